@@ -1,0 +1,45 @@
+"""The hooked GPT, saved models, and the Subject interface.
+
+Names load on first use: `GPTConfig` alone is needed by `--help` and by worker processes, which start without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mesaprobe.models.config import GPTConfig
+
+if TYPE_CHECKING:
+    from mesaprobe.models.checkpoint import load
+    from mesaprobe.models.gpt import UNKNOWN, TourGPT, attention_mask, solu
+    from mesaprobe.models.subject import ModuleSubject, Subject, gpt_subject, wrap
+
+_HOMES = {
+    "load": "checkpoint",
+    "UNKNOWN": "gpt",
+    "TourGPT": "gpt",
+    "attention_mask": "gpt",
+    "solu": "gpt",
+    "ModuleSubject": "subject",
+    "Subject": "subject",
+    "gpt_subject": "subject",
+    "wrap": "subject",
+}
+
+__all__ = [
+    "UNKNOWN",
+    "GPTConfig",
+    "ModuleSubject",
+    "Subject",
+    "TourGPT",
+    "attention_mask",
+    "gpt_subject",
+    "load",
+    "solu",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"mesaprobe.models.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'mesaprobe.models' has no attribute {name!r}")

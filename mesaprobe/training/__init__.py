@@ -1,0 +1,1 @@
+"""Streams of labelled batches, teachers, and the loop that trains on them."""

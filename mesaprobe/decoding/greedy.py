@@ -1,0 +1,39 @@
+"""Greedy decoding: always the most likely city, one left-to-right pass."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mesaprobe.models.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class GreedyRollout:
+    """Tours named by a network, visited cities masked, and where it would have gone wrong without the mask."""
+
+    tours: Int[Tensor, "batch n"]
+    legal: Bool[Tensor, " batch"]
+    """True where the most likely city was unvisited at every step, i.e. the unmasked rollout is the same tour."""
+
+
+def greedy_rollout(subject: Subject, features: Float[Tensor, "batch n f"], *, chunk: int = 1024) -> GreedyRollout:
+    """Decode one tour per instance from city 0: at each step the most likely unvisited city."""
+    parts = [_rollout(subject, part) for part in torch.as_tensor(features).split(chunk)]
+    return GreedyRollout(torch.cat([p.tours for p in parts]), torch.cat([p.legal for p in parts]))
+
+
+def _rollout(subject: Subject, features: Tensor) -> GreedyRollout:
+    batch, n = features.shape[:2]
+    tours = torch.zeros(batch, 1, dtype=torch.long)
+    visited = torch.zeros(batch, n, dtype=torch.bool)
+    visited[:, 0] = True
+    legal = torch.ones(batch, dtype=torch.bool)
+    for _ in range(n - 1):
+        logits = subject.next_city_logits(features, tours).cpu()
+        choice = logits.masked_fill(visited, -torch.inf).argmax(dim=1)
+        legal &= logits.argmax(dim=1) == choice
+        visited[torch.arange(batch), choice] = True
+        tours = torch.cat([tours, choice[:, None]], dim=1)
+    return GreedyRollout(tours, legal)

@@ -1,0 +1,60 @@
+"""The model card: README.md beside the weights, written by the program from what it knows."""
+
+from pathlib import Path
+
+from mesaprobe.files import write_text
+from mesaprobe.training.config import TrainConfig
+from mesaprobe.training.evaluation import Metrics
+
+_TARGETS = {
+    ("optimal", "optimal_set"): "the set of optimal next cities (uniform over argmin Q*), so no direction is preferred",
+    ("optimal", "random_tour"): "one optimal tour, in a random direction",
+    ("nearest_neighbour", "optimal_set"): "all nearest unvisited cities, equally where they tie",
+    ("nearest_neighbour", "random_tour"): "all nearest unvisited cities, equally where they tie",
+}
+
+
+def write_card(folder: Path, config: TrainConfig, sets: dict[str, Metrics], seconds: float) -> None:
+    """Write `README.md` for a trained model."""
+    problem, shape = config.problem, config.model
+    taught = _TARGETS.get(
+        (config.teacher, config.data.targets), "the teacher's tours; on symmetric problems in both directions"
+    )
+    rows = "\n".join(
+        f"| {kind} | {m.instances} | {m.gap_mean:.2%} ({m.gap_ci[0]:.2%} to {m.gap_ci[1]:.2%}) | "
+        f"{m.optimal_fraction:.1%} | {m.legal_fraction:.2%} | {m.teacher_agreement:.2%} |"
+        for kind, m in sets.items()
+    )
+    write_text(
+        folder / "README.md",
+        f"""# {folder.name}
+
+A GPT that names the cities of a travelling-salesman tour in order, trained by mesaprobe to be looked into:
+does it search, or does it run heuristics? This card makes no claim about that; `mesaprobe analyze` does.
+
+| | |
+|---|---|
+| problem | `{problem.family}`, n = {problem.n} |
+| teacher | `{config.teacher}` |
+| learns | {taught} |
+| shape | {shape.n_layers} layers, d_model {shape.d_model}, {shape.n_heads} heads, d_mlp {shape.d_mlp}, \
+{shape.attention} attention |
+| training | {config.steps:,} steps of {config.batch_size} fresh instances ({config.data.instances}), \
+{config.data.random_prefixes:.0%} of the sequences begin with a random legal prefix; {seconds / 60:.0f} minutes, \
+{config.threads} thread(s) |
+
+Greedy decoding, visited cities masked, on held-out instances (seed {config.seed}):
+
+| set | instances | mean gap (95 % interval) | optimal tours | legal without mask | agrees with teacher |
+|---|---|---|---|---|---|
+{rows}
+
+`greedy_fails` holds the instances where nearest neighbour is more than {config.data.nearest_gap:.0%} and greedy edge
+more than {config.data.greedy_edge_gap:.0%} above the optimum ({sets["greedy_fails"].acceptance_rate:.0%} of all).
+Agreement counts states, unmasked, along the teacher's sequences.
+
+Repeat it: `mesaprobe train --config trained_models/{folder.name}/config.json --out trained_models/copy`
+
+Limits: valid for this family and this n only. Use: `mesaprobe.load("trained_models/{folder.name}")`.
+""",
+    )

@@ -1,0 +1,123 @@
+"""Freshly drawn and labelled batches, each a function of (seed, step) alone, made by worker processes.
+
+Because a batch depends on nothing but the config and its step, a resumed run sees the same data as one that
+was never interrupted, whatever the number of workers. Workers start without torch.
+"""
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from mesaprobe.errors import UserError
+from mesaprobe.labels.hardness import FilteredDraw, GreedyFails, draw_filtered
+from mesaprobe.problems import Problem, make_problem
+from mesaprobe.training.config import DataConfig, TrainConfig
+from mesaprobe.training.teachers import find_teacher
+
+_TRAINING, _EVALUATION = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch:
+    """What one optimisation step is made of."""
+
+    features: Float32[np.ndarray, "batch n f"]
+    tours: Int64[np.ndarray, "batch n"]
+    targets: Float32[np.ndarray, "batch decision n"]
+    acceptance_rate: float
+    """Share of drawn instances that passed the instance filter (1 without one)."""
+
+
+def make_batch(config: TrainConfig, step: int) -> LabelledBatch:
+    """The batch of one step."""
+    rng = np.random.default_rng([config.seed, _TRAINING, step])
+    problem = make_problem(config.problem)
+    hard = step >= config.data.switch_at * config.steps
+    kind = config.data.instances
+    if kind == "easy_to_hard":
+        kind = "greedy_fails" if hard else "greedy_suffices"
+    drawn = draw_instances(problem, kind, config.data, config.batch_size, rng)
+    teacher = find_teacher(config.teacher, config.data.targets)
+    sequences = teacher(drawn.instances, rng, config.data.random_prefixes)
+    return LabelledBatch(drawn.instances.features, sequences.tours, sequences.targets, drawn.acceptance_rate)
+
+
+def draw_instances(
+    problem: Problem, kind: str, data: DataConfig, count: int, rng: np.random.Generator
+) -> FilteredDraw:
+    """Instances of one kind: natural, greedy_fails, or greedy_suffices (the rest)."""
+    if kind == "natural":
+        return FilteredDraw(problem.draw(count, rng), count, count)
+    fails = GreedyFails(data.nearest_gap, data.greedy_edge_gap)
+    return draw_filtered(problem, count, rng, fails if kind == "greedy_fails" else lambda batch: ~fails(batch))
+
+
+def evaluation_instances(config: TrainConfig, kind: str, count: int) -> FilteredDraw:
+    """Held-out instances: drawn from a branch of the seed that training never uses."""
+    rng = np.random.default_rng([config.seed, _EVALUATION, {"natural": 0, "greedy_fails": 1}[kind]])
+    return draw_instances(make_problem(config.problem), kind, config.data, count, rng)
+
+
+def stream(config: TrainConfig, first_step: int) -> Iterator[LabelledBatch]:
+    """The batches of steps first_step, first_step + 1, ..., config.steps - 1, in order.
+
+    Close the iterator (or exhaust it) to stop the workers; they also stop when this process dies.
+    """
+    if config.data.workers == 0:
+        yield from (make_batch(config, step) for step in range(first_step, config.steps))
+        return
+    context = multiprocessing.get_context("spawn")
+    workers, receivers = [], []
+    for index in range(config.data.workers):
+        receiver, sender = context.Pipe(duplex=False)
+        steps = range(first_step + index, config.steps, config.data.workers)
+        worker = context.Process(target=_work, args=(config, steps, sender), daemon=True)
+        worker.start()
+        sender.close()  # the worker holds the only open end, so its death reaches us as end of file
+        workers.append(worker)
+        receivers.append(receiver)
+    try:
+        for step in range(first_step, config.steps):
+            yield _receive(receivers[(step - first_step) % len(workers)])
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+
+
+def _receive(receiver: Connection) -> LabelledBatch:
+    try:
+        received = receiver.recv()
+    except EOFError:
+        raise RuntimeError("a labelling process died; see its message above, or set data.workers to 0") from None
+    if isinstance(received, UserError):
+        raise received
+    if isinstance(received, str):
+        raise RuntimeError(f"a labelling process failed:\n{received}")
+    return received
+
+
+def _work(config: TrainConfig, steps: range, sender: Connection) -> None:
+    """Body of a worker: one batch waits in the pipe while the next is made; a dead reader ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which stops us
+    try:
+        for step in steps:
+            try:
+                sender.send(make_batch(config, step))
+            except UserError as error:
+                sender.send(error)
+                return
+            except BrokenPipeError:
+                raise
+            except Exception:
+                sender.send(traceback.format_exc())
+                return
+    except BrokenPipeError:
+        return

@@ -1,0 +1,144 @@
+"""Teachers: whoever names the next city in the training data (DESIGN section 4, "Direction is not a free choice").
+
+A teacher turns instances into sequences: tours from city 0 and, for every decision along them, a distribution
+over next cities. Walking rules can answer any state; rules that assemble an undirected tour, and functions of
+the user's, answer only along their own tours, which are then taught in both directions.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from mesaprobe.errors import UserError
+from mesaprobe.labels.values import optimal_actions
+from mesaprobe.problems import Instances, rotate_to_city_zero
+from mesaprobe.registry import Registry
+from mesaprobe.solvers.constructive import greedy_edge, nearest_cities, nearest_neighbour_completions
+from mesaprobe.solvers.held_karp import optimal_rollouts
+
+TourFunction = Callable[[Int32[np.ndarray, "batch n n"], int], Int64[np.ndarray, "batch n"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Tours and, for each of their n - 1 decisions, the distribution over next cities to be learnt."""
+
+    tours: Int64[np.ndarray, "batch n"]
+    targets: Float32[np.ndarray, "batch decision n"]
+
+
+class Teacher(Protocol):
+    """Labels instances. `random_prefixes` is the share of sequences that begin with a random legal prefix."""
+
+    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences: ...
+
+
+def random_prefixes_for(
+    count: int, n: int, share: float, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, "batch n"], Int64[np.ndarray, " batch"]]:
+    """Tours from city 0 in random order, and how many of their cities count: 1 for most sequences, and 2 to n - 1
+    for the given share of them."""
+    prefixes = np.zeros((count, n), dtype=np.int64)
+    prefixes[:, 1:] = np.argsort(rng.random((count, n - 1)), axis=1) + 1
+    lengths = np.where(rng.random(count) < share, rng.integers(2, n, size=count), 1)
+    return prefixes, lengths
+
+
+@dataclass(frozen=True)
+class OptimalTeacher:
+    """Optimal tours, drawn uniformly step by step among the optimal actions; exact labels in every state."""
+
+    targets: Literal["optimal_set", "random_tour"] = "optimal_set"
+
+    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences:
+        n = instances.problem.n
+        prefixes, lengths = random_prefixes_for(len(instances), n, random_prefixes, rng)
+        tours, values = optimal_rollouts(instances.weights, prefixes, lengths, rng.random(prefixes.shape))
+        optimal = optimal_actions(values)
+        if self.targets == "random_tour":
+            followed = tours[:, 1:, None] == np.arange(n)
+            # inside a random prefix the step taken is no label: there, and only there, use the optimal set
+            given = np.arange(n - 1) < (lengths - 1)[:, None]
+            optimal = np.where(given[:, :, None], optimal, followed)
+        return Sequences(tours, _uniform(optimal))
+
+
+@dataclass(frozen=True)
+class NearestTeacher:
+    """Nearest neighbour, from any state; all nearest cities are equally right where they tie."""
+
+    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences:
+        prefixes, lengths = random_prefixes_for(len(instances), instances.problem.n, random_prefixes, rng)
+        tours = nearest_neighbour_completions(instances.weights, prefixes, lengths)
+        return Sequences(tours, _uniform(nearest_cities(instances.weights, tours)))
+
+
+@dataclass(frozen=True)
+class TourTeacher:
+    """Tours from any function. On symmetric problems both directions are taught: at the first step both
+    neighbours of city 0 are right, and each sequence follows one of them at random."""
+
+    function: TourFunction
+    name: str
+
+    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences:  # noqa: ARG002
+        n = instances.problem.n
+        seed = int(rng.integers(2**31))
+        tours = rotate_to_city_zero(self._checked(self.function(instances.weights, seed), len(instances), n))
+        if instances.problem.symmetric:
+            flip = rng.random(len(tours)) < 0.5
+            tours[flip, 1:] = tours[flip, :0:-1]
+        followed = tours[:, 1:, None] == np.arange(n)
+        if instances.problem.symmetric:
+            followed[:, 0] |= tours[:, -1, None] == np.arange(n)
+        return Sequences(tours, _uniform(followed))
+
+    def _checked(self, tours: np.ndarray, batch: int, n: int) -> Int64[np.ndarray, "batch n"]:
+        tours = np.asarray(tours)
+        if tours.shape != (batch, n) or not np.issubdtype(tours.dtype, np.integer):
+            raise UserError(
+                f"teacher {self.name} must return integer tours of shape ({batch}, {n}), "
+                f"got {tours.dtype} of shape {tours.shape}"
+            )
+        wrong = np.flatnonzero((np.sort(tours, axis=1) != np.arange(n)).any(axis=1))
+        if len(wrong):
+            raise UserError(
+                f"teacher {self.name} must name every city 0..{n - 1} once in each tour, "
+                f"got {tours[wrong[0]].tolist()}"
+            )
+        return tours.astype(np.int64)
+
+
+def _uniform(right: np.ndarray) -> Float32[np.ndarray, "batch decision n"]:
+    return (right / right.sum(axis=2, keepdims=True)).astype(np.float32)
+
+
+def _greedy_edge(weights: np.ndarray, seed: int) -> np.ndarray:  # noqa: ARG001
+    return greedy_edge(weights)
+
+
+TEACHERS: Registry[Teacher] = Registry("teacher")
+TEACHERS.add("optimal", OptimalTeacher())
+TEACHERS.add("nearest_neighbour", NearestTeacher())
+TEACHERS.add("greedy_edge", TourTeacher(_greedy_edge, "greedy_edge"))
+
+
+def find_teacher(name: str, targets: Literal["optimal_set", "random_tour"] = "optimal_set") -> Teacher:
+    """A built-in teacher by name, or the user's `package.module:function`.
+
+    The function is called as `function(weights: int32 [batch, n, n], seed: int) -> int64 [batch, n]`.
+    """
+    if ":" not in name:
+        return OptimalTeacher(targets) if name == "optimal" else TEACHERS[name]
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"teacher {name!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise UserError(f"teacher {name!r} is not a function")
+    return TourTeacher(function, name)
