@@ -103,16 +103,16 @@ PRESETS.add(
     "quick",
     TrainConfig(model=GPTConfig(d_model=64, d_mlp=256), steps=5000, batch_size=128, evaluate_every=250, threads=2),
 )
-PRESETS.add("matrix8-optimal", TrainConfig(steps=22_000, batch_size=128, evaluate_every=1000, threads=1))
+PRESETS.add("matrix8-optimal", TrainConfig(steps=36_000, batch_size=128, evaluate_every=1000, threads=1))
 PRESETS.add(
     "euclidean8-optimal",
     TrainConfig(
-        problem=ProblemConfig(family="euclidean"), steps=13_000, batch_size=128, evaluate_every=1000, threads=1
+        problem=ProblemConfig(family="euclidean"), steps=24_000, batch_size=128, evaluate_every=1000, threads=1
     ),
 )
 PRESETS.add(
     "matrix8-nearest",
-    TrainConfig(teacher="nearest_neighbour", steps=4000, batch_size=128, evaluate_every=500, threads=1),
+    TrainConfig(teacher="nearest_neighbour", steps=8000, batch_size=128, evaluate_every=500, threads=1),
 )
 
 
