@@ -107,12 +107,8 @@ def test_nothing_after_eof_is_read_and_display_data_are_coordinates(tmp_path: Pa
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_cities_are_allowed(tmp_path: Path, n: int) -> None:
-    assert read_tsplib(
-        written(tmp_path, planar("EUC_2D", ["1 0 0", "2 3 4", "3 6 8"][:n]))
-    ).weights.shape == (n, n)
-    assert read_tsplib(
-        written(tmp_path, explicit("UPPER_ROW", "5 " * (n * (n - 1) // 2), n=n))
-    ).weights.shape == (n, n)
+    assert read_tsplib(written(tmp_path, planar("EUC_2D", ["1 0 0", "2 3 4", "3 6 8"][:n]))).weights.shape == (n, n)
+    assert read_tsplib(written(tmp_path, explicit("UPPER_ROW", "5 " * (n * (n - 1) // 2), n=n))).weights.shape == (n, n)
 
 
 NODES = ["1 0 0", "2 3 4", "3 6 8"]
@@ -253,9 +249,7 @@ def test_coordinate_round_trip_and_refusal_of_other_weights(tmp_path: Path, weig
     np.testing.assert_array_equal(again.weights, first.weights)
     np.testing.assert_array_equal(again.coordinates, first.coordinates)
     with pytest.raises(UserError, match=f"not the {weight_type} distances"):
-        write_tsplib(
-            path, "again", first.weights + 1 - np.eye(5, dtype=np.int32), first.coordinates, weight_type
-        )
+        write_tsplib(path, "again", first.weights + 1 - np.eye(5, dtype=np.int32), first.coordinates, weight_type)
 
 
 def test_writer_refuses_what_the_reader_could_not_read(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ def state_values(
     return action_values.min(axis=2)
 
 
-def regrets(action_values: Float64[np.ndarray, "batch decision n"]) -> Float64[np.ndarray, "batch decision n"]:
+def regrets(
+    action_values: Float64[np.ndarray, "batch decision n"],
+) -> Float64[np.ndarray, "batch decision n"]:
     """Q*(s, a) - V*(s): what choosing a costs; infinite for visited cities."""
     return action_values - state_values(action_values)[:, :, None]
 

@@ -25,7 +25,11 @@ def save_tensors(target: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
     """Write tensors (and text metadata) to one safetensors file, atomically."""
     with atomic_path(target) as temporary:
         try:
-            save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+            save_file(
+                {name: t.detach().contiguous().cpu() for name, t in tensors.items()},
+                temporary,
+                dict(metadata or {}),
+            )
         except SafetensorError as error:
             raise UserError(f"cannot write {target}: {error}") from error
 
@@ -75,5 +79,9 @@ def load(path: str | Path, *, device: str = "cpu") -> Subject:
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
     model = TourGPT(shape, problem.n, problem.feature_width)
     load_weights(model, tensors, folder / WEIGHTS_FILE)
-    description: dict[str, Any] = {"path": str(path), "teacher": config.get("teacher"), "arm": config.get("arm")}
+    description: dict[str, Any] = {
+        "path": str(path),
+        "teacher": config.get("teacher"),
+        "arm": config.get("arm"),
+    }
     return gpt_subject(model.to(device), problem, folder.name or str(folder), description)

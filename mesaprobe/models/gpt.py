@@ -10,6 +10,7 @@ while nobody looks inside them and explicitly, with the same result, as soon as 
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,12 @@ class Attention(nn.Module):
         self.n_heads, self.d_head = config.n_heads, config.head_width
         width = self.n_heads * self.d_head
         self.qkv, self.out = nn.Linear(config.d_model, 3 * width), nn.Linear(width, config.d_model)
-        self.hook_q, self.hook_k, self.hook_v, self.hook_z = HookPoint(), HookPoint(), HookPoint(), HookPoint()
+        self.hook_q, self.hook_k, self.hook_v, self.hook_z = (
+            HookPoint(),
+            HookPoint(),
+            HookPoint(),
+            HookPoint(),
+        )
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
 
     @property
@@ -71,8 +77,8 @@ class Attention(nn.Module):
             scores = self.hook_attn_scores(scores.masked_fill(~mask, -torch.inf))
             z = torch.einsum("bhqk,bkhd->bqhd", self.hook_pattern(scores.softmax(-1)), v)
         else:
-            heads_first = (t.transpose(1, 2) for t in (q, k, v))
-            z = F.scaled_dot_product_attention(*heads_first, attn_mask=mask).transpose(1, 2)
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [batch, head, pos, d_head]
+            z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
         return self.out(self.hook_z(z).flatten(2))
 
 
@@ -82,7 +88,7 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.into, self.out = nn.Linear(config.d_model, config.d_mlp), nn.Linear(config.d_mlp, config.d_model)
-        self.act_fn = {"gelu": F.gelu, "relu": F.relu, "solu": solu}[config.act_fn]
+        self.act_fn: Callable[[Tensor], Tensor] = {"gelu": F.gelu, "relu": F.relu, "solu": solu}[config.act_fn]
         self.hook_pre, self.hook_post = HookPoint(), HookPoint()
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
@@ -139,6 +145,8 @@ class TourGPT(HookedRootModule):
     attention: the tour has n entries, `UNKNOWN` where masked, and the logits at t are for the city at t.
     Weights are drawn from `seed` (normal, 0.02; output projections divided by sqrt(2 layers), as in GPT-2).
     """
+
+    mask: Bool[Tensor, "pos pos"]
 
     def __init__(self, config: GPTConfig, n: int, n_features: int, *, seed: int = 0) -> None:
         super().__init__()
@@ -203,7 +211,7 @@ class TourGPT(HookedRootModule):
         """
         x = self._embed_checked(features, tour) if resid is None else resid
         mask = self.mask[: x.shape[1], : x.shape[1]]
-        for block in self.blocks[start_at_layer:stop_at_layer]:
+        for block in self._blocks(start_at_layer, stop_at_layer):
             x = block(x, mask)
         if stop_at_layer is not None:
             return x
@@ -213,12 +221,17 @@ class TourGPT(HookedRootModule):
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
         """Sum of the output biases below `layer` (asked for by `ActivationCache.get_full_resid_decomposition`)."""
-        total = torch.zeros_like(self.blocks[0].attn.b_O)
-        for block in self.blocks[: layer + mlp_input]:
+        total = torch.zeros_like(self.unembed.weight[0])
+        for block in self._blocks(0, layer + mlp_input):
             total = total + block.attn.b_O
-        for block in self.blocks[:layer] if include_mlp_biases else ():
+        for block in self._blocks(0, layer if include_mlp_biases else 0):
             total = total + block.mlp.out.bias
         return total
+
+    def _blocks(self, start: int, stop: int | None) -> Iterator[Block]:
+        for block in self.blocks[start:stop]:
+            assert isinstance(block, Block)
+            yield block
 
     def _embed_checked(self, features: Tensor | None, tour: Tensor | None) -> Tensor:
         if features is None or tour is None:

@@ -38,9 +38,7 @@ class Subject(ABC):
         """Logits of the city that follows each prefix."""
 
     @abstractmethod
-    def logits(
-        self, features: Float[Tensor, "batch n f"], tours: Int[Tensor, "batch t"]
-    ) -> Float[Tensor, "batch t n"]:
+    def logits(self, features: Float[Tensor, "batch n f"], tours: Int[Tensor, "batch t"]) -> Float[Tensor, "batch t n"]:
         """Logits after every prefix of the tours: entry i answers the state `tours[:, :i + 1]`."""
 
     @abstractmethod
@@ -140,16 +138,11 @@ class ModuleSubject(Subject):
     def edited_logits(self, features: Tensor, prefixes: Tensor, edits: Mapping[str, Edit]) -> Tensor:
         self._check_hooks(list(edits))
         with torch.no_grad():
-            logits = self.module.run_with_hooks(
-                *self._inputs(features, prefixes), fwd_hooks=list(edits.items())
-            )
+            logits = self.module.run_with_hooks(*self._inputs(features, prefixes), fwd_hooks=list(edits.items()))
         return self._tour_logits(logits, prefixes.shape[1])[:, -1]
 
     def random_twin(self, seed: int) -> "ModuleSubject":
-        if self._make_twin is None:
-            module = _redrawn(self.module, seed)
-        else:
-            module = self._make_twin(seed).to(self.device)
+        module = _redrawn(self.module, seed) if self._make_twin is None else self._make_twin(seed).to(self.device)
         return ModuleSubject(
             module,
             self.problem,
@@ -224,9 +217,7 @@ class MaskedSubject(ModuleSubject):
     def edited_logits(self, features: Tensor, prefixes: Tensor, edits: Mapping[str, Edit]) -> Tensor:
         self._check_hooks(list(edits))
         with torch.no_grad():
-            logits = self.module.run_with_hooks(
-                *self._inputs(features, prefixes), fwd_hooks=list(edits.items())
-            )
+            logits = self.module.run_with_hooks(*self._inputs(features, prefixes), fwd_hooks=list(edits.items()))
         return self._next(logits, prefixes)
 
     def _next(self, logits: Tensor, prefixes: Tensor) -> Tensor:
@@ -262,9 +253,7 @@ def wrap(
     >>> subject.logits(torch.rand(3, 6, 6), torch.tensor([[0, 2]] * 3)).shape
     torch.Size([3, 2, 6])
     """
-    return ModuleSubject(
-        module, problem, city_positions=city_positions, decode_positions=decode_positions, name=name
-    )
+    return ModuleSubject(module, problem, city_positions=city_positions, decode_positions=decode_positions, name=name)
 
 
 def gpt_subject(model: TourGPT, problem: Problem, name: str, description: Mapping[str, Any]) -> Subject:

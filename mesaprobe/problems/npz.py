@@ -61,9 +61,7 @@ def read_npz(path: Path) -> list[NamedInstance]:
     if points is not None:
         points = points[None] if single else points
         if points.ndim != 3 or len(points) != len(batch):
-            raise UserError(
-                f"{path}: coordinates of shape {list(arrays['coordinates'].shape)} do not fit weights"
-            )
+            raise UserError(f"{path}: coordinates of shape {list(arrays['coordinates'].shape)} do not fit weights")
     instances = []
     for index, name in enumerate(names):
         where = f"{path}: weights" if single else f"{path}: weights of instance {index}"
@@ -91,9 +89,7 @@ def checked_coordinates(coordinates: np.ndarray, n: int, where: str) -> np.ndarr
     """`coordinates` as float64; UserError if they are no finite numbers of shape [n, 2]."""
     coordinates = np.asarray(coordinates)
     if coordinates.shape != (n, 2) or coordinates.dtype.kind not in "iuf":
-        raise UserError(
-            f"{where}: coordinates must be numbers of shape [{n}, 2], got {list(coordinates.shape)}"
-        )
+        raise UserError(f"{where}: coordinates must be numbers of shape [{n}, 2], got {list(coordinates.shape)}")
     if not np.isfinite(coordinates).all():
         raise UserError(f"{where}: coordinates must be finite")
     return coordinates.astype(np.float64)

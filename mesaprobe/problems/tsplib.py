@@ -71,9 +71,7 @@ class _Contents:
     def word(self, key: str, allowed: tuple[str, ...]) -> str:
         """First word of a header value, which must be one of `allowed`."""
         if key not in self.header:
-            self.fail(
-                self.last_line, f"the file ends without {key}, which must be one of {', '.join(allowed)}"
-            )
+            self.fail(self.last_line, f"the file ends without {key}, which must be one of {', '.join(allowed)}")
         text, line = self.header[key]
         word = text.split()[0].upper() if text.split() else ""
         if word not in allowed:
@@ -134,9 +132,7 @@ def write_tsplib(
         lines += ["EDGE_WEIGHT_SECTION", *(" ".join(map(str, row)) for row in weights.tolist())]
     else:
         if points is None or not np.array_equal(distances(points, edge_weight_type), weights):
-            raise UserError(
-                f"{path}: the weights are not the {edge_weight_type} distances of the coordinates"
-            )
+            raise UserError(f"{path}: the weights are not the {edge_weight_type} distances of the coordinates")
     if points is not None:
         lines.append("DISPLAY_DATA_SECTION" if edge_weight_type == "EXPLICIT" else "NODE_COORD_SECTION")
         lines += [f"{city} {x!r} {y!r}" for city, (x, y) in enumerate(points.tolist(), start=1)]
@@ -241,9 +237,7 @@ def _check_count(contents: _Contents, section: _Section, expected: int, what: st
     if found < expected:
         contents.fail(section.end, f"the section ends after {found} numbers, expected {expected} ({what})")
     if found > expected:
-        contents.fail(
-            section.lines[expected], f"too many numbers in the section, expected {expected} ({what})"
-        )
+        contents.fail(section.lines[expected], f"too many numbers in the section, expected {expected} ({what})")
 
 
 def _coordinates(contents: _Contents, n: int, weight_type: str) -> np.ndarray | None:
@@ -312,9 +306,7 @@ def _computed_weights(contents: _Contents, coordinates: np.ndarray, weight_type:
     if len(wrong):
         section = contents.sections["NODE_COORD_SECTION"]
         line = section.lines[3 * section.values[::3].index(wrong[0, 0] + 1)]
-        contents.fail(
-            line, f"the distance of nodes {wrong[0, 1] + 1} and {wrong[0, 0] + 1} exceeds {MAX_WEIGHT}"
-        )
+        contents.fail(line, f"the distance of nodes {wrong[0, 1] + 1} and {wrong[0, 0] + 1} exceeds {MAX_WEIGHT}")
     return found.astype(np.int32)
 
 

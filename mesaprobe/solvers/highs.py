@@ -21,7 +21,7 @@ from mesaprobe.solvers.potentials import reduce_weights
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution, tour_cost
 
 MAX_TOTAL = 10**8
-"""Largest n * (largest weight) after `reduce_weights`: above it, tolerances of double precision could hide a shorter tour."""
+"""Largest n * (largest weight) after `reduce_weights`: above, double precision could hide a shorter tour."""
 
 _TOLERANCE = 1e-3
 """By how much a bound must exceed the next lower whole number; far above the rounding of double precision."""
@@ -79,9 +79,7 @@ def solve_highs(weights: Int32[np.ndarray, "n n"], *, time_limit: float | None =
     if tiny is not None:
         return tiny
     if not fits_highs(weights):
-        raise UserError(
-            f"highs proves optima only while n * (spread of the weights) <= {MAX_TOTAL}; use cp_sat"
-        )
+        raise UserError(f"highs proves optima only while n * (spread of the weights) <= {MAX_TOTAL}; use cp_sat")
     started = time.monotonic()
     deadline = math.inf if time_limit is None else started + time_limit
     program = _all_edges(reduce_weights(weights), deadline)
@@ -140,9 +138,7 @@ def _tighten(program: _Program) -> tuple[float, np.ndarray]:
     while True:
         rows = {"A_ub": -_cut_rows(program), "b_ub": np.full(len(program.cuts), -2.0)} if program.cuts else {}
         options = program.options()
-        result = linprog(
-            program.costs, A_eq=degrees, b_eq=ends, bounds=(0, 1), method="highs", options=options, **rows
-        )
+        result = linprog(program.costs, A_eq=degrees, b_eq=ends, bounds=(0, 1), method="highs", options=options, **rows)
         if result.x is None or result.status != 0:
             raise _NoResult
         capacity = np.zeros((n, n))

@@ -36,7 +36,9 @@ def bootstrap_mean(
     >>> estimate.value, estimate.low <= 2.0 <= estimate.high
     (2.0, True)
     """
-    return bootstrap_ratio(np.asarray(values, dtype=np.float64), np.ones(len(values)), rng, resamples=resamples, level=level)
+    return bootstrap_ratio(
+        np.asarray(values, dtype=np.float64), np.ones(len(values)), rng, resamples=resamples, level=level
+    )
 
 
 def bootstrap_ratio(

@@ -7,7 +7,10 @@ from mesaprobe.training.config import TrainConfig
 from mesaprobe.training.evaluation import Metrics
 
 _TARGETS = {
-    ("optimal", "optimal_set"): "the set of optimal next cities (uniform over argmin Q*), so no direction is preferred",
+    (
+        "optimal",
+        "optimal_set",
+    ): "the set of optimal next cities (uniform over argmin Q*), so no direction is preferred",
     ("optimal", "random_tour"): "one optimal tour, in a random direction",
     ("nearest_neighbour", "optimal_set"): "all nearest unvisited cities, equally where they tie",
     ("nearest_neighbour", "random_tour"): "all nearest unvisited cities, equally where they tie",

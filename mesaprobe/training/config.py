@@ -107,7 +107,11 @@ PRESETS.add("matrix8-optimal", TrainConfig(steps=36_000, batch_size=128, evaluat
 PRESETS.add(
     "euclidean8-optimal",
     TrainConfig(
-        problem=ProblemConfig(family="euclidean"), steps=24_000, batch_size=128, evaluate_every=1000, threads=1
+        problem=ProblemConfig(family="euclidean"),
+        steps=24_000,
+        batch_size=128,
+        evaluate_every=1000,
+        threads=1,
     ),
 )
 PRESETS.add(

@@ -60,7 +60,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
-    show: Callable[[Progress], None] = lambda progress: None,
+    show: Callable[[Progress], None] | None = None,
 ) -> dict[str, Metrics]:
     """Train a network and write it to `folder`: weights, config.json, history.jsonl, metrics.json, README.md.
 
@@ -82,7 +82,7 @@ def train(
     state = _fresh_state(config, device)
     if (folder / CHECKPOINT_FILE).exists():
         _restore(state, folder / CHECKPOINT_FILE)
-    _run(state, config, folder, device, show)
+    _run(state, config, folder, device, show or (lambda _: None))
     return _finish(state, config, folder)
 
 
@@ -108,7 +108,10 @@ def make_optimiser(model: TourGPT, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays the matrices of linear layers and nothing else."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear)}
     groups = [
-        {"params": [p for p in model.parameters() if id(p) in decayed], "weight_decay": config.optimiser.weight_decay},
+        {
+            "params": [p for p in model.parameters() if id(p) in decayed],
+            "weight_decay": config.optimiser.weight_decay,
+        },
         {"params": [p for p in model.parameters() if id(p) not in decayed], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.optimiser.learning_rate, betas=config.optimiser.betas, fused=True)
@@ -217,7 +220,11 @@ def _save(state: _State, folder: Path) -> None:
         moments = state.optimiser.state[parameter]
         tensors[f"first_moment.{name}"] = moments["exp_avg"]
         tensors[f"second_moment.{name}"] = moments["exp_avg_sq"]
-    metadata = {"step": str(state.step), "seconds": repr(state.seconds), "history": json.dumps(plain(state.history))}
+    metadata = {
+        "step": str(state.step),
+        "seconds": repr(state.seconds),
+        "history": json.dumps(plain(state.history)),
+    }
     save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
     write_json_lines(folder / HISTORY_FILE, state.history)
 

@@ -39,7 +39,7 @@ def make_batch(config: TrainConfig, step: int) -> LabelledBatch:
     rng = np.random.default_rng([config.seed, _TRAINING, step])
     problem = make_problem(config.problem)
     hard = step >= config.data.switch_at * config.steps
-    kind = config.data.instances
+    kind: str = config.data.instances
     if kind == "easy_to_hard":
         kind = "greedy_fails" if hard else "greedy_suffices"
     drawn = draw_instances(problem, kind, config.data, config.batch_size, rng)
@@ -48,9 +48,7 @@ def make_batch(config: TrainConfig, step: int) -> LabelledBatch:
     return LabelledBatch(drawn.instances.features, sequences.tours, sequences.targets, drawn.acceptance_rate)
 
 
-def draw_instances(
-    problem: Problem, kind: str, data: DataConfig, count: int, rng: np.random.Generator
-) -> FilteredDraw:
+def draw_instances(problem: Problem, kind: str, data: DataConfig, count: int, rng: np.random.Generator) -> FilteredDraw:
     """Instances of one kind: natural, greedy_fails, or greedy_suffices (the rest)."""
     if kind == "natural":
         return FilteredDraw(problem.draw(count, rng), count, count)

@@ -107,8 +107,7 @@ class TourTeacher:
         wrong = np.flatnonzero((np.sort(tours, axis=1) != np.arange(n)).any(axis=1))
         if len(wrong):
             raise UserError(
-                f"teacher {self.name} must name every city 0..{n - 1} once in each tour, "
-                f"got {tours[wrong[0]].tolist()}"
+                f"teacher {self.name} must name every city 0..{n - 1} once in each tour, got {tours[wrong[0]].tolist()}"
             )
         return tours.astype(np.int64)
 
