@@ -1,0 +1,1 @@
+"""Ways to look and to intervene: activations, probes, patching, attention."""

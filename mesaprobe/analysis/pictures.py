@@ -1,0 +1,147 @@
+"""What the report draws of single instances: tours, attention, one patching map. Context, not evidence."""
+
+import re
+
+import numpy as np
+import torch
+
+from mesaprobe.analysis.behaviour import Behaviour
+from mesaprobe.analysis.flip_pair import find_flip_pair
+from mesaprobe.analysis.layout import instance_layouts
+from mesaprobe.decoding import greedy_rollout
+from mesaprobe.evidence import HEURISTICS
+from mesaprobe.instruments.attention import attention_patterns
+from mesaprobe.instruments.patching import (
+    Identity,
+    Intervention,
+    NormMatchedRandom,
+    Resample,
+    instance_locations,
+    patch_sweep,
+    recovered_fraction,
+)
+from mesaprobe.models.subject import Subject
+from mesaprobe.problems import Instances
+
+SHOWN = 8
+"""Instances in the viewer: half where the network finds the optimum, half where it does not, if there are."""
+
+Arrays = dict[str, np.ndarray]
+
+
+def instance_pictures(instances: Instances, behaviour: Behaviour, seed: int) -> Arrays:
+    """Instances with the tours of the network, the optimum and the references."""
+    solved = behaviour.costs["model"] == behaviour.costs["optimal"]
+    failures, successes = np.flatnonzero(~solved), np.flatnonzero(solved)
+    count = min(SHOWN // 2, len(failures))
+    chosen = np.concatenate([failures[:count], successes[: SHOWN - count]])
+    layout = instance_layouts(instances[chosen], seed)
+    methods = ["model", "optimal", *HEURISTICS]
+    return {
+        "weights": instances.weights[chosen],
+        "layout": layout.positions,
+        "layout_kind": np.array(layout.kind),
+        "stress": layout.stress,
+        "methods": np.array(methods),
+        "tours": np.stack([behaviour.tours[name][chosen] for name in methods]),
+        "costs": np.stack([behaviour.costs[name][chosen] for name in methods]),
+    }
+
+
+def gap_distributions(behaviour: Behaviour) -> Arrays:
+    """Gap of every instance by method."""
+    methods = ["model", *HEURISTICS, "random_legal"]
+    return {"methods": np.array(methods), "gaps": np.stack([behaviour.gaps[name] for name in methods])}
+
+
+def dstar_accuracies(behaviour: Behaviour) -> Arrays:
+    """Accuracy by look-ahead need, with 95 % intervals; NaN where there is no such state."""
+    bins, methods = list(behaviour.dstar_states), list(behaviour.dstar_accuracy)
+    found = [[behaviour.dstar_accuracy[name][label] for label in bins] for name in methods]
+
+    def column(part: str) -> np.ndarray:
+        return np.array([[np.nan if e is None else getattr(e, part) for e in row] for row in found])
+
+    return {
+        "bins": np.array(bins),
+        "states": np.array([behaviour.dstar_states[label] for label in bins]),
+        "methods": np.array(methods),
+        "accuracy": column("value"),
+        "low": column("low"),
+        "high": column("high"),
+    }
+
+
+def attention_picture(subject: Subject, instance: Instances, seed: int) -> Arrays | None:
+    """Every head's pattern while the network is half-way through its own tour of one instance."""
+    features = torch.from_numpy(instance.features)
+    tour = greedy_rollout(subject, features).tours[:, : max(subject.problem.n // 2, 1)]
+    patterns = attention_patterns(subject, features, tour)
+    if patterns is None:
+        return None
+    layout = instance_layouts(instance, seed)
+    return {
+        "patterns": patterns[0].numpy().astype(np.float16),
+        "weights": instance.weights[0],
+        "layout": layout.positions[0],
+        "layout_kind": np.array(layout.kind),
+        "tour": tour[0].numpy(),
+        "city_positions": np.array(subject.city_positions),
+        "decode_positions": np.array([subject.decode_position(t) for t in range(1, tour.shape[1] + 1)]),
+    }
+
+
+def patching_picture(subject: Subject, instances: Instances, seed: int) -> Arrays | None:
+    """Resample-patching map, layer x token, on one pair of instances, with three placebos.
+
+    None if the network has no residual-stream hooks, or if no single change among the instances' neighbours
+    makes it change its mind.
+    """
+    hooks = _stream_hooks(subject)
+    pair = find_flip_pair(subject, instances, seed) if hooks else None
+    if pair is None:
+        return None
+    clean, corrupt = torch.from_numpy(pair.clean.features), torch.from_numpy(pair.corrupt.features)
+    other = torch.from_numpy(subject.problem.draw(1, np.random.default_rng([seed, 5])).features)
+    prefix = torch.from_numpy(pair.prefix)[None]
+    joint = [pair.changed] if pair.changed[0] != pair.changed[1] else []
+    locations = instance_locations(subject, len(pair.prefix), joint)
+    ends = [subject.next_city_logits(x, prefix).cpu()[0] for x in (clean, corrupt)]
+    for logits in ends:
+        logits[prefix[0]] = -torch.inf
+    runs: dict[str, tuple[torch.Tensor, Intervention]] = {
+        "effects": (corrupt, Resample()),
+        "identity": (corrupt, Identity()),
+        "irrelevant": (other, Resample()),
+        "random": (corrupt, NormMatchedRandom(seed)),
+    }
+    maps = {}
+    for name, (source, intervention) in runs.items():
+        patched = patch_sweep(subject, clean, source, prefix, hooks, locations, intervention)
+        maps[name] = recovered_fraction(patched, *ends).numpy()
+    layout = instance_layouts(pair.clean, seed)
+    differences = [float(x[pair.corrupt_choice] - x[pair.clean_choice]) for x in ends]
+    return {
+        **maps,
+        "layer_names": np.array(hooks),
+        "locations": np.array([location.label for location in locations]),
+        "clean_weights": pair.clean.weights[0],
+        "corrupt_weights": pair.corrupt.weights[0],
+        "changed": np.array(pair.changed),
+        "remote": np.array(pair.remote),
+        "layout": layout.positions[0],
+        "layout_kind": np.array(layout.kind),
+        "prefix": pair.prefix,
+        "clean_choice": np.array(pair.clean_choice),
+        "corrupt_choice": np.array(pair.corrupt_choice),
+        "clean_difference": np.array(differences[0]),
+        "corrupt_difference": np.array(differences[1]),
+    }
+
+
+def _stream_hooks(subject: Subject) -> list[str]:
+    """The residual stream before every layer and after the last."""
+    names = [name for name in subject.hook_names if re.fullmatch(r"blocks\.\d+\.hook_resid_(pre|post)", name)]
+    names.sort(key=lambda name: (int(name.split(".")[1]), name.endswith("post")))
+    last = names[-1:]
+    return [name for name in names if name.endswith("pre")] + [name for name in last if name.endswith("post")]

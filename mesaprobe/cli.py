@@ -1,0 +1,317 @@
+"""The command line: parse, call, show progress, exit code. Heavy imports wait inside the verbs."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mesaprobe.errors import UserError
+from mesaprobe.training.config import PRESETS, TrainConfig, read_train_config
+
+VERBS = {
+    "train": "train a GPT on tours",
+    "analyze": "look inside a trained network and write a report",
+    "solve": "solve the instances of a TSPLIB or .npz file",
+    "report": "render report.html again from stored results",
+    "bench": "the performance table, each row against a peer in the same run",
+}
+
+Many = Annotated[tuple[str, ...], tyro.conf.Positional]
+One = Annotated[str, tyro.conf.Positional]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `mesaprobe`: exit code 0, or 2 with one sentence for what a person can mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] == "--version":
+        from mesaprobe import __version__
+
+        print(__version__)
+        return
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    try:
+        if words[0] not in VERBS:
+            raise UserError(f"unknown command {words[0]!r}; known: {', '.join(VERBS)}")
+        _COMMANDS[words[0]](words[1:])
+    except UserError as error:
+        print(f"mesaprobe: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("mesaprobe: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {verb:<9} {text}" for verb, text in VERBS.items())
+    return (
+        "usage: mesaprobe COMMAND [OPTIONS]\n\nDoes a neural network search, or does it run heuristics?\n\n"
+        f"commands:\n{rows}\n\n`mesaprobe COMMAND --help` shows the options of a command."
+    )
+
+
+def _parse(kind: Any, verb: str, words: list[str], default: Any = None) -> Any:
+    return tyro.cli(
+        kind,
+        prog=f"mesaprobe {verb}",
+        description=VERBS[verb][0].upper() + VERBS[verb][1:] + ".",
+        args=words,
+        config=(tyro.conf.FlagCreatePairsOff,),
+        **({} if default is None else {"default": default}),
+    )
+
+
+# --- train -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Options of `mesaprobe train`."""
+
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    preset: str | None = None
+    """Start from a named config (quick, matrix8-optimal, euclidean8-optimal, matrix8-nearest); options below
+    override it."""
+    config: Path | None = None
+    """Start from a config.json that an earlier run wrote."""
+    out: Path | None = None
+    """Folder of the run; default trained_models/PRESET."""
+    resume: bool = False
+    """Go on from the last checkpoint in the folder; a finished run is left as it is."""
+
+
+def _train(words: list[str]) -> None:
+    base = _base_config(words)
+    given: TrainArguments = _parse(TrainArguments, "train", words, TrainArguments(run=base))
+    if given.out is None and given.preset is None:
+        raise UserError("name a folder for the run with --out, or a --preset")
+    out = given.out or Path("trained_models") / str(given.preset)
+    from mesaprobe.training.loop import train
+
+    with _progress() as show:
+        sets = train(given.run, out, resume=given.resume, show=show)
+    natural = sets["natural"]
+    print(
+        f"{out}: mean gap {natural.gap_mean:.2%}, {natural.optimal_fraction:.1%} of the tours optimal, "
+        f"{natural.legal_fraction:.2%} legal without the mask ({natural.instances} held-out instances)"
+    )
+
+
+def _base_config(words: list[str]) -> TrainConfig:
+    """What --preset or --config names, read before the rest, because the other options override it."""
+    found = {name: _option(words, name) for name in ("--preset", "--config")}
+    if found["--preset"] and found["--config"]:
+        raise UserError("give --preset or --config, not both")
+    if found["--config"]:
+        return read_train_config(Path(found["--config"]))
+    return PRESETS[found["--preset"]] if found["--preset"] else TrainConfig()
+
+
+def _option(words: list[str], name: str) -> str | None:
+    for index, word in enumerate(words):
+        if word == name and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+class _progress:
+    """A bar with rate and remaining time on a terminal; a line per evaluation otherwise."""
+
+    def __enter__(self) -> Callable[[Any], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console)
+            self.task = self.bar.add_task("training", total=None, note="")
+            self.bar.start()
+        return self.show
+
+    def show(self, progress: Any) -> None:
+        """Called by the training loop (mesaprobe.training.loop.Progress)."""
+        speed = f"{progress.instances_per_second:,.0f} instances/s"
+        note = f"loss {progress.loss:.3f}, {speed}"
+        if progress.evaluation is not None:
+            note += f", gap {progress.evaluation.gap_mean:.2%}, optimal {progress.evaluation.optimal_fraction:.1%}"
+        if self.bar is not None:
+            self.bar.update(self.task, total=progress.steps, completed=progress.step, note=note)
+        elif progress.evaluation is not None:
+            left = progress.seconds_left
+            self.console.print(f"step {progress.step}/{progress.steps}: {note}, {left:.0f} s left", soft_wrap=True)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+# --- analyze and report ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnalyzeArguments:
+    """Options of `mesaprobe analyze`."""
+
+    subjects: Many
+    """Folders of saved models, or package.module:factory where factory() returns a Subject."""
+    budget: Literal["quick", "standard", "full"] = "quick"
+    """How many instances and repetitions are spent."""
+    lines: str | None = None
+    """Lines of evidence to run, e.g. E6 or E3,E6; default all."""
+    out: Path | None = None
+    """Folder of the analysis; default analyses/NAME. With several subjects, the folder that holds theirs."""
+    seed: int = 0
+    """Seed of all instances and resampling."""
+    reuse: bool = False
+    """Leave a finished analysis of the same weights, budget, lines and seed as it is."""
+
+
+def _analyze(words: list[str]) -> None:
+    given: AnalyzeArguments = _parse(AnalyzeArguments, "analyze", words)
+    if not given.subjects:
+        raise UserError("name at least one subject: a folder such as trained_models/demo, or package.module:factory")
+    from mesaprobe.analysis.command import analyze_to_folder
+    from mesaprobe.report import render
+
+    lines = None if given.lines is None else [line.strip() for line in given.lines.split(",") if line.strip()]
+    for spec in given.subjects:
+        folder = analyze_to_folder(
+            spec,
+            given.out,
+            several=len(given.subjects) > 1,
+            budget=given.budget,
+            lines=lines,
+            seed=given.seed,
+            reuse=given.reuse,
+            show=lambda stage: print(f"  {stage}", file=sys.stderr, flush=True),
+        )
+        page = folder / "report.html"
+        if not (given.reuse and page.is_file()):
+            page = render(folder)
+        print(page)
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Options of `mesaprobe report`."""
+
+    analysis: Annotated[Path, tyro.conf.Positional]
+    """Folder of a stored analysis, e.g. analyses/demo."""
+
+
+def _report(words: list[str]) -> None:
+    given: ReportArguments = _parse(ReportArguments, "report", words)
+    from mesaprobe.report import render
+
+    print(render(given.analysis))
+
+
+# --- solve and bench -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SolveArguments:
+    """Options of `mesaprobe solve`."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """A .tsp, .atsp or .npz file."""
+    method: str = "auto"
+    """auto is exact with proof; a named solver or heuristic otherwise."""
+    time_limit: float | None = None
+    """Seconds per instance for the exact methods; when it ends them, "optimal" is null."""
+    seed: int = 0
+    """Seed of methods that draw."""
+    json: bool = False
+    """One JSON object per line instead of a table."""
+
+
+def _solve(words: list[str]) -> None:
+    given: SolveArguments = _parse(SolveArguments, "solve", words)
+    from mesaprobe.solvers.files import solve_file
+
+    rows = solve_file(given.file, given.method, given.time_limit, given.seed)
+    words_for = {True: "proven", False: "no claim", None: "no proof"}
+    _print_rows(
+        rows,
+        as_json=given.json,
+        columns={
+            "name": lambda row: row["name"],
+            "n": lambda row: str(row["n"]),
+            "method": lambda row: row["method"],
+            "cost": lambda row: str(row["cost"]),
+            "optimal": lambda row: words_for[row["optimal"]],
+            "seconds": lambda row: f"{row['seconds']:.3f}",
+            "tour": lambda row: " ".join(map(str, row["tour"])),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class BenchArguments:
+    """Options of `mesaprobe bench`."""
+
+    rows: Many = ()
+    """Rows to run; default all."""
+    json: bool = False
+    """One JSON object per line instead of a table."""
+
+
+def _bench(words: list[str]) -> None:
+    given: BenchArguments = _parse(BenchArguments, "bench", words)
+    from mesaprobe import bench
+
+    def number(value: float | None) -> str:
+        return "absent" if value is None else f"{value:,.4g}"
+
+    met = {True: "yes", False: "NO", None: "-"}
+    _print_rows(
+        (dataclasses.asdict(row) for row in bench.rows(given.rows or None)),
+        as_json=given.json,
+        columns={
+            "name": lambda row: row["name"],
+            "value": lambda row: f"{number(row['value'])} {row['unit']}",
+            "peer": lambda row: f"{row['peer']}: {number(row['peer_value'])}",
+            "ratio": lambda row: number(row["ratio"]),
+            "goal": lambda row: "-" if row["goal"] is None else f">= {number(row['goal'])}",
+            "met": lambda row: met[row["met"]],
+        },
+    )
+
+
+def _print_rows(
+    rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Mapping[str, Callable[[Mapping[str, Any]], str]]
+) -> None:
+    """One JSON object per line as soon as each row is there, or a table of the given columns."""
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, allow_nan=False), flush=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(show(row) for show in columns.values()))
+    Console().print(table)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "analyze": _analyze,
+    "solve": _solve,
+    "report": _report,
+    "bench": _bench,
+}

@@ -1,0 +1,64 @@
+"""What a verdict's reason code means (method.md section 7, amendments 1 and 12), and what would settle the case."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason code in plain sentences."""
+
+    meaning: str
+    missing: str
+    """What is missing for a verdict."""
+
+
+REASONS = {
+    "NO_ZOO": Reason(
+        "There is no zoo yet: no set of networks of known mechanism that went through the same measurements, so no "
+        "error rate exists and neither word can be earned, whatever the lines below show.",
+        "A zoo of certified searchers, heuristics and decoys, calibrated under this protocol.",
+    ),
+    "LOW_POWER": Reason(
+        "The measurement is too weak here: it would also miss too many of the zoo's searchers of this architecture "
+        "at this level of performance, so a low score does not show that search is absent.",
+        "More instances (a larger budget), or lines that detect at least 80% of comparable searchers (gate G7).",
+    ),
+    "OUT_OF_ZOO": Reason(
+        "The zoo holds too few networks like this one (in architecture, size, performance or pattern of evidence), "
+        "so its error rates do not carry over.",
+        "Certified members of both classes that resemble this network (gates G2 and G3).",
+    ),
+    "LINES_CONFLICT": Reason(
+        "The lines of evidence contradict each other: some point to search and others against it.",
+        "An explanation of the conflict, by a larger budget or by lines that separate the two readings.",
+    ),
+    "FUNCTION_ONLY": Reason(
+        "What the network computes looks like search (lines E1 to E4), but no mechanism of search was found inside "
+        "it (lines E7 to E9 are at their nulls); a good amortised approximation would look the same.",
+        "A causal line (E7, E8 or E9) above all of its nulls, or the zoo's proof that such lines would have shown it.",
+    ),
+    "DECODABLE_NOT_USED": Reason(
+        "Plans or values can be read from the activations (lines E5 and E6), but nothing shows that the network uses "
+        "them (lines E7 to E9 are at their nulls).",
+        "An intervention on the decoded plan or value that moves the choice as predicted (line E7).",
+    ),
+    "INCOMPETENT": Reason(
+        "The network does not solve the task well enough for the question to have a meaning: fewer than 99% of its "
+        "rollouts are legal, or its tours are no better than random legal ones (gate G1).",
+        "A network that is trained further or on an easier problem.",
+    ),
+    "NEITHER": Reason(
+        "The network resembles neither the searchers nor the heuristics of the zoo: both conformal p-values are at "
+        "most 0.10.",
+        "Zoo families that cover the mechanism that this network may have.",
+    ),
+    "OTHER_PROTOCOL": Reason(
+        "The zoo was calibrated under another protocol (other lines, thresholds or budget), so its error rates do "
+        "not apply to these numbers.",
+        "This analysis repeated under the zoo's protocol, or the zoo calibrated under this one.",
+    ),
+    "INCOMPLETE": Reason(
+        "Lines of evidence that the rule needs were not measured.",
+        "The missing lines; see the table of evidence for the reason of each.",
+    ),
+}

@@ -1,0 +1,162 @@
+"""The sections of a report, in reading order, each with what it shows and what it does not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mesaprobe.report.attention import attention_section
+from mesaprobe.report.behaviour import behaviour_numbers, dstar_numbers, dstar_section, gaps_section
+from mesaprobe.report.evidence import evidence_table, reproducibility
+from mesaprobe.report.instances import instances_section
+from mesaprobe.report.markup import Html
+from mesaprobe.report.patching import patching_section
+from mesaprobe.report.plan_probe import plan_probe_section
+from mesaprobe.report.training import training_section
+from mesaprobe.report.verdict import gates_table
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a section draws from `figures/STEM.npz`."""
+
+    stem: str
+    arrays: tuple[str, ...]
+    """The arrays that must be there."""
+    draw: Callable[[dict[str, np.ndarray]], Html]
+    line: str | None = None
+    """The line of evidence whose reason says why the file is not there."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the page."""
+
+    id: str
+    title: str
+    shows: str
+    limits: str
+    """What it does not show."""
+    numbers: Callable[[dict[str, Any]], Html] | None = None
+    """What is written from report.json alone."""
+    figures: Figures | None = None
+
+
+SECTIONS = (
+    Section(
+        "gates",
+        "Gates",
+        "Conditions that keep the rule from being applied where it has no error rate.",
+        "A passed gate is no evidence for search or against it.",
+        gates_table,
+    ),
+    Section(
+        "behaviour",
+        "Behaviour: quality of the tours",
+        "How far the model's tours (greedy decoding, visited cities masked) lie above the optimum, beside simple rules "
+        "on the same instances.",
+        "Good tours do not show search: a good approximation learned by heart looks the same from outside.",
+        behaviour_numbers,
+        Figures("gaps", ("methods", "gaps"), gaps_section),
+    ),
+    Section(
+        "dstar",
+        "Behaviour: accuracy by look-ahead need",
+        "How often a decision is optimal, by d*: 0 where the nearest city is optimal, else the number of cities that "
+        "must be enumerated ahead before the right one shows.",
+        "A random legal choice is not the null here. Simple rules get most decisions right, so compare the model with "
+        "the rules beside it; accuracy at d* = 0 says nothing. High accuracy at large d* is what look-ahead would "
+        "give, but a learned map from states to values gives it too.",
+        dstar_numbers,
+        Figures("dstar", ("bins", "states", "methods", "accuracy", "low", "high"), dstar_section),
+    ),
+    Section(
+        "instances",
+        "Instances with their tours",
+        "Instances with the model's tour and the optimal one. Where only the wide pale line runs, the model missed an "
+        "edge of the optimum.",
+        "A few chosen examples, no sample to draw conclusions from.",
+        figures=Figures(
+            "instances",
+            ("weights", "layout", "layout_kind", "stress", "methods", "tours", "costs"),
+            instances_section,
+        ),
+    ),
+    Section(
+        "training",
+        "Training",
+        "Loss on the training stream and quality on held-out instances, as the training run stored them.",
+        "How a skill grew does not tell which mechanism carries it.",
+        figures=Figures(
+            "training",
+            ("instances_seen", "loss", "gap_mean", "optimal_fraction", "legal_fraction", "teacher_agreement"),
+            training_section,
+        ),
+    ),
+    Section(
+        "plan-probe",
+        "Plan probe: the edge two steps ahead",
+        "Whether the activations tell, beyond the input features and the model's own output, which edge its tour takes "
+        "two steps later. Read it against the nulls: random-init twins of the same shape, and activations of other "
+        "instances.",
+        "That a plan can be read does not show that it is used, nor that alternatives were compared: a network that "
+        "imitates a tour-building rule holds plans too. Accuracy alone is no evidence, since everything can be read "
+        "from the input.",
+        figures=Figures(
+            "plan_probe",
+            (
+                *("hooks", "roles", "layers", "kinds", "selected", "baseline_accuracy", "baseline_entropy"),
+                *("information", "information_low", "information_high", "twin_information", "shuffled_information"),
+                *("accuracy", "twin_accuracy", "shuffled_accuracy"),
+            ),
+            plan_probe_section,
+            line="E6",
+        ),
+    ),
+    Section(
+        "attention",
+        "Attention",
+        "Where the last decode token of one state looks, for every head.",
+        "Attention describes: a head that looks at a city need not use what it reads there, and no line counts it as "
+        "evidence.",
+        figures=Figures(
+            "attention",
+            ("patterns", "weights", "layout", "layout_kind", "tour", "city_positions", "decode_positions"),
+            attention_section,
+        ),
+    ),
+    Section(
+        "patching",
+        "Patching: where a change travels",
+        "Two instances that differ in one thing and lead to different choices. Each cell says how far the choice moves "
+        "when the residual stream at one place is taken from the other instance.",
+        "One pair shows where information flows in that pair, not what is computed there. A cell means something only "
+        "where it stands out from the placebos.",
+        figures=Figures(
+            "patching",
+            (
+                *("effects", "identity", "irrelevant", "random", "layer_names", "locations"),
+                *("clean_weights", "corrupt_weights", "changed", "layout", "layout_kind", "prefix"),
+                *("clean_choice", "corrupt_choice", "clean_difference", "corrupt_difference"),
+            ),
+            patching_section,
+        ),
+    ),
+    Section(
+        "evidence",
+        "Lines of evidence",
+        "Every line with its interval, its p-value and each of its nulls.",
+        "A small p says that a signal is not zero in this network. How often such a signal comes with search, only the "
+        "zoo can say.",
+        evidence_table,
+    ),
+    Section(
+        "reproducibility",
+        "Reproducibility",
+        "What is needed to get these numbers again: the same seed on the same machine gives the same report.",
+        "Another budget or other lines make another protocol, and its numbers are not comparable with these.",
+        reproducibility,
+    ),
+)
+"""Order of the page; the header and the verdict come before the first of these."""
