@@ -102,7 +102,7 @@ def _line() -> dict[str, Any]:
         "value": 0.0421,
         "ci": [0.0312, 0.0533],
         "p": 0.004,
-        "null": {"random twin 0": 0.0117, "other instances": -0.0021, "none (0)": 0.0},
+        "null": {"random twin 0": 0.0117, "shuffled labels": -0.0021, "none (0)": 0.0},
         "details": {"site": "blocks.1.hook_resid_post @ decode", "information_ci": [0.043, 0.064], "instances": 1000},
         "seconds": 64.2,
     }

@@ -297,7 +297,7 @@ def test_plan_probe_shows_model_nulls_and_selected_site(role: str) -> None:
         traces = {trace.name: trace for trace in figure.data if trace.name}
         np.testing.assert_array_equal(traces["model"].y, arrays[value][own])
         np.testing.assert_allclose(traces["random-init twins"].y, arrays[twins][:, own].mean(axis=0))
-        np.testing.assert_array_equal(traces["other instances"].y, arrays[shuffled][own])
+        np.testing.assert_array_equal(traces["shuffled labels"].y, arrays[shuffled][own])
         single = next(
             trace for trace in figure.data if trace.name is None and len(trace.x) == arrays[twins][:, own].size
         )

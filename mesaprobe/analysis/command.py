@@ -51,6 +51,8 @@ def analyze_to_folder(
     folder = Path("analyses") / name if out is None else out / name if several else out
     if reuse and _is_same(folder, subject, budget, lines, seed):
         return folder
+    for line in lines or ():
+        LINES[line]  # a wrong name says so before a folder is made
     make_folder(folder)
     analysis: Analysis = analyze(subject, budget=budget, lines=lines, seed=seed, show=show)
     return analysis.save(folder)

@@ -72,11 +72,13 @@ class Baseline:
     """Gradient-boosted trees over candidates, with the one factor that calibrates their log-odds."""
 
     trees: HistGradientBoostingClassifier
+    used: Bool[np.ndarray, " k"]
+    """Features that exist at all (with few cities left there is, say, no third nearest)."""
     sharpness: float
 
     def log_odds(self, data: PlannedSteps) -> Float[Tensor, "sample n"]:
         """Unnormalised log-probability of each candidate label (0 where not allowed)."""
-        return self.sharpness * _raw_log_odds(self.trees, data)
+        return self.sharpness * _raw_log_odds(self.trees, self.used, data)
 
 
 def fit_baseline(train: PlannedSteps, calibration: PlannedSteps, seed: int) -> Baseline:
@@ -85,17 +87,20 @@ def fit_baseline(train: PlannedSteps, calibration: PlannedSteps, seed: int) -> B
     rows = train.nuisance[allowed]
     right = (train.label.numpy()[..., None] == np.arange(allowed.shape[2]))[allowed]
     trees = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.1, early_stopping=False, random_state=seed)
-    trees.fit(rows, right)
-    raw = _raw_log_odds(trees, calibration)
+    used = np.isfinite(rows).any(axis=0)
+    trees.fit(rows[:, used], right)
+    raw = _raw_log_odds(trees, used, calibration)
     candidates = torch.linspace(0.1, 2.0, 39)
     losses = torch.stack([label_losses((c * raw)[None], calibration)[0].mean() for c in candidates])
-    return Baseline(trees, float(candidates[losses.argmin()]))
+    return Baseline(trees, used, float(candidates[losses.argmin()]))
 
 
-def _raw_log_odds(trees: HistGradientBoostingClassifier, data: PlannedSteps) -> Float[Tensor, "sample n"]:
+def _raw_log_odds(
+    trees: HistGradientBoostingClassifier, used: np.ndarray, data: PlannedSteps
+) -> Float[Tensor, "sample n"]:
     allowed = data.allowed.numpy()
     values = np.zeros(allowed.shape, dtype=np.float32)
-    values[allowed] = trees.decision_function(data.nuisance[allowed])
+    values[allowed] = trees.decision_function(data.nuisance[allowed][:, used])
     return torch.from_numpy(values).flatten(0, 1)
 
 

@@ -7,7 +7,7 @@ the network's own output distribution; the probe only adds to it. Reported is co
     I(h) = [H(y | Z) - H(y | Z, h)] / H(y | Z)                       (Hewitt et al. 2021; method.md section 4),
 
 estimated on instances that neither chose the site nor fitted anything. The line's value is I(activations) minus
-the largest of its nulls: random-weight twins, activations of other instances, 0. What is missing from the full
+the largest of its nulls: random-weight twins, labels shuffled across instances, 0. What is missing from the full
 line (rejected completions, objective swaps, control tasks) makes this a necessary sign of a plan, no more:
 a network that builds tours by a rule holds plans honestly, too.
 """
@@ -39,11 +39,12 @@ ACCURACY_PENALTY = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class _Arm:
-    """One source of activations (the network, a twin, shuffled) at all sites, on the test instances."""
+    """One source of activations at all sites: the network, a twin, or the network with shuffled labels."""
 
     validation: Float[Tensor, " site"]
     """Mean log loss on the instances that choose the site."""
     losses: Float[Tensor, "site sample"]
+    """Log loss of every test state."""
     accuracy: Float[Tensor, " site"]
     """Of a probe on the activations alone, without the baseline."""
 
@@ -85,7 +86,7 @@ def plan_probe(subject: Subject, budget: Budget, seed: int) -> LineResult:
     arms = {"subject": _arm(subject, data, offsets, sites)}
     for twin in range(budget.random_twins):
         arms[f"random twin {twin}"] = _arm(subject.random_twin(seed + 1 + twin), data, offsets, sites)
-    arms["other instances"] = _arm(subject, data, offsets, sites, shuffle=np.random.default_rng([seed, 1]))
+    arms["shuffled labels"] = _arm(subject, data, offsets, sites, shuffle=np.random.default_rng([seed, 1]))
     return _result(arms, base_losses, base_accuracy, sites, data["test"], budget, seed, started)
 
 
@@ -101,7 +102,7 @@ def _arm(
     for name in ("probe", "test"):
         part = data[name]
         activations = collect_activations(subject, part.features, part.tours, part.steps, part.chosen, sites)
-        if shuffle is not None:  # the instance is exchanged, the step is kept
+        if shuffle is not None:  # labels meet another instance at the same step
             activations = activations[:, torch.from_numpy(shuffle.permutation(activations.shape[1]))]
         found[name] = activations.flatten(1, 2)
     train, test = data["probe"], data["test"]
@@ -217,10 +218,10 @@ def _arrays(
         "information_low": np.array([e.low for e in own]),
         "information_high": np.array([e.high for e in own]),
         "twin_information": np.array([per_site[name] for name in twins]),
-        "shuffled_information": np.array(per_site["other instances"]),
+        "shuffled_information": np.array(per_site["shuffled labels"]),
         "accuracy": arms["subject"].accuracy.numpy(),
         "twin_accuracy": np.array([arms[name].accuracy.numpy() for name in twins]),
-        "shuffled_accuracy": arms["other instances"].accuracy.numpy(),
+        "shuffled_accuracy": arms["shuffled labels"].accuracy.numpy(),
         "baseline_accuracy": np.array(base_accuracy),
         "baseline_entropy": np.array(entropy),
         "selected": np.array(chosen),

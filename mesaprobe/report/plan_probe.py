@@ -67,18 +67,18 @@ def _selected_words(arrays: dict[str, np.ndarray]) -> Html:
         "Selected on other instances: ",
         element("code", str(arrays["hooks"][site])),
         f" at the {_ROLES.get(role, role)}. There the probe finds {percent(float(arrays['information'][site]))} "
-        f"({percent_interval((low, high))}) beyond the baseline, in random-init twins {percent(twins)} on average, in "
-        f"activations of other instances {percent(float(arrays['shuffled_information'][site]))}. The baseline (input "
-        f"features and the model's own output) is right on {percent(float(arrays['baseline_accuracy']))} of the states "
-        f"and leaves {number(float(arrays['baseline_entropy']))} nats open; information is the share of these that a "
+        f"({percent_interval((low, high))}) beyond the baseline, in random-init twins {percent(twins)} on average, "
+        f"with labels shuffled across instances {percent(float(arrays['shuffled_information'][site]))}. The baseline "
+        f"(input features and the model's own output) is right on {percent(float(arrays['baseline_accuracy']))} of the "
+        f"states and leaves {number(float(arrays['baseline_entropy']))} nats open; information is the share of these that a "
         "probe removes.",
     )
 
 
 def _numbers(arrays: dict[str, np.ndarray]) -> Html:
     head = (
-        *("site", "token", "information", "95% interval", "twins", "other instances"),
-        *("accuracy", "twins", "other instances"),
+        *("site", "token", "information", "95% interval", "twins", "shuffled labels"),
+        *("accuracy", "twins", "shuffled labels"),
     )
     rows = [
         (
@@ -182,10 +182,10 @@ def _add_nulls(
     figure.add_scatter(
         x=np.arange(sites),
         y=shuffled,
-        name="other instances",
+        name="shuffled labels",
         mode="markers",
         marker={**grey, "symbol": "x-thin", "size": 8, "line": {**grey, "width": 2}},
-        hovertemplate="%{y:.2%}<extra>other instances</extra>",
+        hovertemplate="%{y:.2%}<extra>shuffled labels</extra>",
     )
 
 

@@ -98,7 +98,7 @@ SECTIONS = (
         "plan-probe",
         "Plan probe: the edge two steps ahead",
         "Whether the activations tell, beyond the input features and the model's own output, which edge its tour takes "
-        "two steps later. Read it against the nulls: random-init twins of the same shape, and activations of other "
+        "two steps later. Read it against the nulls: random-init twins of the same shape, and labels shuffled across "
         "instances.",
         "That a plan can be read does not show that it is used, nor that alternatives were compared: a network that "
         "imitates a tour-building rule holds plans too. Accuracy alone is no evidence, since everything can be read "
