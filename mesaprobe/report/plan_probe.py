@@ -70,8 +70,8 @@ def _selected_words(arrays: dict[str, np.ndarray]) -> Html:
         f"({percent_interval((low, high))}) beyond the baseline, in random-init twins {percent(twins)} on average, "
         f"with labels shuffled across instances {percent(float(arrays['shuffled_information'][site]))}. The baseline "
         f"(input features and the model's own output) is right on {percent(float(arrays['baseline_accuracy']))} of the "
-        f"states and leaves {number(float(arrays['baseline_entropy']))} nats open; information is the share of these that a "
-        "probe removes.",
+        f"states and leaves {number(float(arrays['baseline_entropy']))} nats open; information is the share of these "
+        "that a probe removes.",
     )
 
 
