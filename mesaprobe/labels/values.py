@@ -42,4 +42,5 @@ def decision_steps(problem: Problem) -> slice:
     >>> decision_steps(make_problem(ProblemConfig(n=8)))
     slice(1, 4, None)
     """
-    return slice(1 if problem.symmetric else 0, max(problem.n - MIN_CITIES_LEFT, 1))
+    first = 1 if problem.symmetric else 0
+    return slice(first, max(problem.n - MIN_CITIES_LEFT, first))

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from mesaprobe.models.config import GPTConfig
 
 if TYPE_CHECKING:
+    from mesaprobe.models.bridge import BridgedGPT, to_bridge
     from mesaprobe.models.checkpoint import load
     from mesaprobe.models.gpt import UNKNOWN, TourGPT, attention_mask, solu
     from mesaprobe.models.subject import ModuleSubject, Subject, gpt_subject, wrap
 
 _HOMES = {
+    "BridgedGPT": "bridge",
+    "to_bridge": "bridge",
     "load": "checkpoint",
     "UNKNOWN": "gpt",
     "TourGPT": "gpt",
@@ -27,6 +30,7 @@ _HOMES = {
 
 __all__ = [
     "UNKNOWN",
+    "BridgedGPT",
     "GPTConfig",
     "ModuleSubject",
     "Subject",
@@ -35,6 +39,7 @@ __all__ = [
     "gpt_subject",
     "load",
     "solu",
+    "to_bridge",
     "wrap",
 ]
 

@@ -92,6 +92,11 @@ class MLP(nn.Module):
         self.act_fn = activations[config.act_fn]
         self.hook_pre, self.hook_post = HookPoint(), HookPoint()
 
+    @property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """What each hidden unit writes, as `ActivationCache.stack_neuron_results` reads it."""
+        return self.out.weight.T
+
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         return self.out(self.hook_post(self.act_fn(self.hook_pre(self.into(x)))))
 
@@ -183,16 +188,22 @@ class TourGPT(HookedRootModule):
             device=str(self.pos.weight.device),
         )
 
-    def embed(
+    def tokens(
         self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """City tokens, then tour tokens: [batch, n + t, d_model]."""
+        """City tokens, then tour tokens, without positions: [batch, n + t, d_model]."""
         cities = self.city(features) + self.identity.weight
         index = tour.clamp(min=0)[:, :, None].expand(-1, -1, cities.shape[2])
         steps = cities.gather(1, index)
         if self.config.attention == "bidirectional":
             steps = torch.where((tour == UNKNOWN)[:, :, None], self.unknown, steps)
-        tokens = self.hook_embed(torch.cat([cities, steps], dim=1))
+        return self.hook_embed(torch.cat([cities, steps], dim=1))
+
+    def embed(
+        self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What the first block reads: the tokens, those of the tour with their positions."""
+        tokens = self.tokens(features, tour)
         positions = F.pad(self.pos.weight[: tour.shape[1]], (0, 0, self.n, 0))  # city tokens have no position
         return tokens + self.hook_pos_embed(positions.expand_as(tokens))
 
@@ -228,6 +239,11 @@ class TourGPT(HookedRootModule):
         for block in self._blocks(0, layer if include_mlp_biases else 0):
             total = total + block.mlp.out.bias
         return total
+
+    def tokens_to_residual_directions(self, cities: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
+        """The direction of the final stream that raises each city's logit (asked for by
+        `ActivationCache.logit_attrs`)."""
+        return self.unembed.weight[cities]
 
     def _blocks(self, start: int, stop: int | None) -> Iterator[Block]:
         for block in self.blocks[start:stop]:

@@ -41,6 +41,7 @@ class Progress:
     steps: int
     loss: float
     instances_per_second: float
+    seconds_left: float
     evaluation: Metrics | None = None
 
 
@@ -72,6 +73,7 @@ def train(
     device = _device(config)
     finished = _check_folder(config, folder, resume)
     if finished is not None:
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # left by a run killed between its last two acts
         return finished
     check_memory(config)
     make_batch(config, 0)  # a teacher or a filter that can't work says so before anything is written
@@ -148,6 +150,7 @@ def _run(
             state.step += 1
             since = (state.step - 1) % config.evaluate_every + 1
             speed = (state.step - first) * config.batch_size / (time.monotonic() - begun)
+            left = (config.steps - state.step) * config.batch_size / speed
             if state.step % config.evaluate_every == 0 or state.step == config.steps:
                 loss = float(losses) / since
                 if not math.isfinite(loss):
@@ -160,12 +163,12 @@ def _run(
                 state.seconds = time.monotonic() - started
                 state.history.append(_history_row(state, config, loss, rate, acceptance / since, metrics))
                 _save(state, folder)
-                show(Progress(state.step, config.steps, loss, speed, metrics))
+                show(Progress(state.step, config.steps, loss, speed, left, metrics))
                 losses.zero_()
                 acceptance = 0.0
             elif time.monotonic() - shown > REPORT_EVERY_SECONDS:
                 shown = time.monotonic()
-                show(Progress(state.step, config.steps, float(losses) / since, speed))
+                show(Progress(state.step, config.steps, float(losses) / since, speed, left))
     finally:
         batches.close()  # type: ignore[attr-defined]
 
@@ -192,7 +195,8 @@ def _history_row(
 
 
 def _finish(state: _State, config: TrainConfig, folder: Path) -> dict[str, Metrics]:
-    """Write weights, card and metrics (last, so that its presence means: complete), then drop the checkpoint."""
+    """Write all that stays, metrics last, so that their presence means: complete; then drop the checkpoint."""
+    write_json_lines(folder / HISTORY_FILE, state.history)  # a run killed right after its last checkpoint lacks a row
     save_tensors(folder / WEIGHTS_FILE, state.model.state_dict())
     subject = _subject(state.model, config, folder)
     sets = {kind: evaluate(subject, config, kind, config.evaluation_instances) for kind in ("natural", "greedy_fails")}
