@@ -1,6 +1,5 @@
 """The behaviour block: tours against references, decisions by look-ahead need (DESIGN section 4, report.json)."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,31 +7,20 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from mesaprobe.decoding import greedy_rollout
-from mesaprobe.evidence import HEURISTICS
 from mesaprobe.labels import decision_steps, lookahead_needs, optimal_actions, optimality_gaps
+from mesaprobe.labels.choices import heuristic_choices
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.constructive import (
-    greedy_edge,
-    greedy_edge_completions,
-    nearest_neighbour,
-    nearest_neighbour_completions,
-    unvisited,
-)
+from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
+from mesaprobe.solvers.constructive import unvisited
 from mesaprobe.solvers.held_karp import held_karp, optimal_rollouts
 from mesaprobe.statistics.bootstrap import Estimate, bootstrap_mean, bootstrap_ratio
 
 TOP_DSTAR = 3
 """d* of this and more share the last bin."""
 
-TOURS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "nearest_neighbour": nearest_neighbour,
-    "greedy_edge": greedy_edge,
-}
-COMPLETIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "nearest_neighbour": nearest_neighbour_completions,
-    "greedy_edge": greedy_edge_completions,
-}
+RIVALS = ("two_opt_or_opt", "annealing")
+"""Lean local search over whole tours, started from nearest neighbour: the honest rivals of inner search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +39,8 @@ class Behaviour:
     """The same where every rule of the protocol names a wrong one; None if there is no such state."""
     discordant_states: int
     decision_states: int
+    references: tuple[str, ...]
+    """The rules, rivals and random tours that were run on the same instances."""
     gaps: dict[str, Float64[np.ndarray, " instance"]]
     """Gap of every instance, for the network ("model") and every reference."""
     costs: dict[str, Int64[np.ndarray, " instance"]]
@@ -67,7 +57,7 @@ class Behaviour:
                 "gap_mean": float(self.gaps[name].mean()),
                 "optimal_fraction": float((self.costs[name] == self.costs["optimal"]).mean()),
             }
-            for name in [*HEURISTICS, "random_legal"]
+            for name in self.references
         }
         own = self.dstar_accuracy["model"]
         return {
@@ -97,13 +87,15 @@ def measure_behaviour(subject: Subject, instances: Instances, seed: int) -> Beha
     features = torch.from_numpy(instances.features)
     rollout = greedy_rollout(subject, features)
     tours = {"model": rollout.tours.numpy(), "optimal": held_karp(instances.weights).tours}
-    tours |= {name: TOURS[name](instances.weights) for name in HEURISTICS}
+    for name in (*HEUR_V1, *RIVALS):
+        if ALGORITHMS[name].applies_to(subject.problem):
+            tours[name] = ALGORITHMS[name](instances.weights, instances.coordinates, seed)
     tours["random_legal"] = _random_tours(len(instances), subject.problem.n, rng)
     costs = {name: instances.tour_costs(each) for name, each in tours.items()}
     gaps = {name: optimality_gaps(instances, each, costs["optimal"]) for name, each in tours.items()}
     decisions = _decisions(subject, instances, features, rng)
     right = decisions.right
-    none_right = ~np.stack([right[name] for name in HEURISTICS]).any(axis=0)
+    none_right = ~np.stack([each for name, each in right.items() if name != "model"]).any(axis=0)
     accuracy = {
         name: {label: _accuracy(each, inside, rng) for label, inside in decisions.bins.items()}
         for name, each in right.items()
@@ -117,6 +109,7 @@ def measure_behaviour(subject: Subject, instances: Instances, seed: int) -> Beha
         discordant_accuracy=float(right["model"][none_right].mean()) if none_right.any() else None,
         discordant_states=int(none_right.sum()),
         decision_states=int(none_right.size),
+        references=tuple(name for name in tours if name not in ("model", "optimal")),
         gaps=gaps,
         costs=costs,
         tours=tours,
@@ -143,12 +136,7 @@ def _decisions(subject: Subject, instances: Instances, features: torch.Tensor, r
     parts = zip(features.split(1024), torch.from_numpy(tours[:, :-1]).split(1024), strict=True)
     logits = torch.cat([subject.logits(f, t).cpu() for f, t in parts])[:, steps]
     chosen = {"model": logits.masked_fill(~free, -torch.inf).argmax(-1).numpy()}
-    for name in HEURISTICS:
-        columns = [
-            COMPLETIONS[name](weights, tours, np.full(len(weights), step + 1))[:, step + 1]
-            for step in range(n - 1)[steps]
-        ]
-        chosen[name] = np.stack(columns, axis=1)
+    chosen |= heuristic_choices(instances, tours, steps)
     right = {name: np.take_along_axis(optimal, each[..., None], axis=2)[..., 0] for name, each in chosen.items()}
     needs = lookahead_needs(weights, tours, values, steps)
     bins = {str(k): needs == k for k in range(TOP_DSTAR)} | {f"{TOP_DSTAR}+": needs >= TOP_DSTAR}

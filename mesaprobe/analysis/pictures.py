@@ -9,7 +9,6 @@ from mesaprobe.analysis.behaviour import Behaviour
 from mesaprobe.analysis.flip_pair import find_flip_pair
 from mesaprobe.analysis.layout import instance_layouts
 from mesaprobe.decoding import greedy_rollout
-from mesaprobe.evidence import HEURISTICS
 from mesaprobe.instruments.attention import attention_patterns
 from mesaprobe.instruments.patching import (
     Identity,
@@ -26,6 +25,9 @@ from mesaprobe.problems import Instances
 SHOWN = 8
 """Instances in the viewer: half where the network finds the optimum, half where it does not, if there are."""
 
+DRAWN = ("nearest_neighbour", "greedy_edge", "two_opt_or_opt")
+"""References whose tours can be shown beside the network's."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -33,10 +35,10 @@ def instance_pictures(instances: Instances, behaviour: Behaviour, seed: int) -> 
     """Instances with the tours of the network, the optimum and the references."""
     solved = behaviour.costs["model"] == behaviour.costs["optimal"]
     failures, successes = np.flatnonzero(~solved), np.flatnonzero(solved)
-    count = min(SHOWN // 2, len(failures))
-    chosen = np.concatenate([failures[:count], successes[: SHOWN - count]])
+    half = SHOWN // 2
+    chosen = np.concatenate([failures[:half], successes[:half], failures[half:], successes[half:]])[:SHOWN]
     layout = instance_layouts(instances[chosen], seed)
-    methods = ["model", "optimal", *HEURISTICS]
+    methods = ["model", "optimal", *DRAWN]
     return {
         "weights": instances.weights[chosen],
         "layout": layout.positions,
@@ -50,7 +52,7 @@ def instance_pictures(instances: Instances, behaviour: Behaviour, seed: int) -> 
 
 def gap_distributions(behaviour: Behaviour) -> Arrays:
     """Gap of every instance by method."""
-    methods = ["model", *HEURISTICS, "random_legal"]
+    methods = ["model", *behaviour.references]
     return {"methods": np.array(methods), "gaps": np.stack([behaviour.gaps[name] for name in methods])}
 
 

@@ -1,7 +1,7 @@
 """Lines of evidence: one file a line, one registry, one result type, the frozen protocol."""
 
 from mesaprobe.evidence import plan_probe  # noqa: F401  (registers its line)
-from mesaprobe.evidence.protocol import BUDGETS, HEURISTICS, Budget, draw_set, protocol_hash
+from mesaprobe.evidence.protocol import BUDGETS, Budget, draw_set, protocol_hash
 from mesaprobe.evidence.result import LINES, Line, LineResult
 
-__all__ = ["BUDGETS", "HEURISTICS", "LINES", "Budget", "Line", "LineResult", "draw_set", "protocol_hash"]
+__all__ = ["BUDGETS", "LINES", "Budget", "Line", "LineResult", "draw_set", "protocol_hash"]

@@ -55,7 +55,7 @@ def planned_steps(subject: Subject, instances: Instances) -> PlannedSteps:
     # The chosen city has no place among the candidates of the second step; the others are ranked anew.
     output = chances.masked_fill(~free[:, later], torch.nan).double().numpy()
     above_best = output - np.nanmax(output, axis=2, keepdims=True)
-    rules = nuisance_features(instances.weights, tours.numpy(), later)
+    rules = nuisance_features(instances, tours.numpy(), later)
     return PlannedSteps(
         features=features,
         tours=tours,

@@ -11,12 +11,10 @@ import numpy as np
 from mesaprobe.files import plain
 from mesaprobe.problems import Instances, Problem
 from mesaprobe.registry import Registry
+from mesaprobe.solvers.algorithms import HEUR_V1
 
 PROTOCOL_VERSION = 1
 """Raised whenever a line, a null or a threshold changes its meaning."""
-
-HEURISTICS = ("nearest_neighbour", "greedy_edge")
-"""The rules that "heuristic" means in filters and discordant states."""
 
 SETS = ("calibration", "probe", "test", "behaviour")
 """Instance sets; no line selects on the set that it estimates on."""
@@ -55,7 +53,7 @@ def protocol_hash(budget: Budget, lines: Sequence[str]) -> str:
     """Hash of everything but the seed that decides what a report's numbers mean."""
     contents = {
         "version": PROTOCOL_VERSION,
-        "heuristics": HEURISTICS,
+        "heuristics": HEUR_V1,
         "budget": plain(dataclasses.asdict(budget)),
         "lines": sorted(lines),
     }

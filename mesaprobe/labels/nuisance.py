@@ -1,12 +1,14 @@
 """Nuisance features: what simple rules already know of a candidate next city (method.md section 4, vector Z)."""
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int64
 
-from mesaprobe.solvers.constructive import greedy_edge_completions, step_weights, unvisited
+from mesaprobe.labels.choices import heuristic_choices
+from mesaprobe.problems import Instances
+from mesaprobe.solvers.constructive import step_weights, unvisited
 from mesaprobe.solvers.lookahead import UNREACHABLE, lookahead_values
 
-NUISANCE_NAMES = (
+LOCAL_NAMES = (
     "distance",
     "distance rank",
     "distance above nearest",
@@ -17,18 +19,19 @@ NUISANCE_NAMES = (
     "mean distance from candidate to free cities",
     "cost completed by nearest neighbour, above the best candidate's",
     "rank of that cost",
-    "greedy edge goes there",
     "cities left",
 )
+"""The first features; after them, for every rule of HEUR-v1 that applies, 1 where it goes to the candidate."""
 
 
 def nuisance_features(
-    weights: Int32[np.ndarray, "batch n n"], tours: Int64[np.ndarray, "batch n"], steps: slice
+    instances: Instances, tours: Int64[np.ndarray, "batch n"], steps: slice
 ) -> Float64[np.ndarray, "batch step n k"]:
-    """For each candidate next city at the decisions `steps` along the tours: the k features `NUISANCE_NAMES`.
+    """For each candidate next city at the decisions `steps` along the tours: `LOCAL_NAMES`, then rules' choices.
 
     Distances are in weight units. NaN marks visited cities, and neighbours that do not exist near the end.
     """
+    weights = instances.weights
     free = unvisited(tours)[:, steps]
     n = free.shape[2]
     distance = np.where(free, step_weights(weights, tours)[:, steps], np.nan).astype(np.float64)
@@ -48,8 +51,8 @@ def nuisance_features(
         mean,
         values - np.nanmin(values, axis=2, keepdims=True),
         _ranks(values),
-        _greedy_edge_choice(weights, tours, steps),
         np.broadcast_to(free.sum(axis=2, keepdims=True), free.shape),
+        *(chosen[..., None] == np.arange(n) for chosen in heuristic_choices(instances, tours, steps).values()),
     ]
     stacked = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=3)
     return np.where(free[:, :, :, None], stacked, np.nan)
@@ -59,12 +62,3 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     """Rank along the last axis, 0 for the smallest; equal values share the lowest rank; NaN stays NaN."""
     lower = (values[..., None, :] < values[..., :, None]).sum(axis=-1).astype(np.float64)
     return np.where(np.isnan(values), np.nan, lower)
-
-
-def _greedy_edge_choice(weights: np.ndarray, tours: np.ndarray, steps: slice) -> np.ndarray:
-    batch, n = tours.shape
-    chosen = []
-    for step in range(n - 1)[steps]:
-        completed = greedy_edge_completions(weights, tours, np.full(batch, step + 1))
-        chosen.append(completed[:, step + 1, None] == np.arange(n))
-    return np.stack(chosen, axis=1).astype(np.float64)

@@ -30,12 +30,18 @@ _STYLES = {
     "optimal": Style("#009e73", "solid", "diamond"),
     "nearest_neighbour": Style("#d55e00", "dash", "square"),
     "greedy_edge": Style("#b5559c", "dot", "triangle-up"),
+    "cheapest_insertion": Style("#b58900", "dashdot", "triangle-down"),
+    "farthest_insertion": Style("#4c9fb3", "longdash", "pentagon"),
+    "savings": Style("#8a6d5a", "longdashdot", "star"),
+    "mst_preorder": Style("#9aa657", "dot", "cross"),
+    "two_opt_or_opt": Style("#c23b3b", "solid", "hexagon"),
+    "annealing": Style("#6a51a3", "solid", "star-diamond"),
     "random_legal": Style(NULL_COLOUR, "dashdot", "x"),
 }
 _OTHERS = (
-    Style("#b58900", "dashdot", "triangle-down"),
-    Style("#4c9fb3", "longdash", "pentagon"),
-    Style("#8a6d5a", "longdashdot", "star"),
+    Style("#7a7a3a", "dashdot", "triangle-left"),
+    Style("#3f6f8f", "longdash", "triangle-right"),
+    Style("#a0527a", "longdashdot", "bowtie"),
 )
 HIGHLIGHT = "#e69f00"
 """Marks the one thing that the text talks about (the selected site, the changed entry)."""

@@ -14,6 +14,9 @@ _METHODS = {
     "optimal": "optimum",
     "nearest_neighbour": "nearest neighbour",
     "greedy_edge": "greedy edge",
+    "mst_preorder": "spanning-tree preorder",
+    "two_opt_or_opt": "2-opt + Or-opt",
+    "annealing": "simulated annealing",
     "random_legal": "random legal tours",
 }
 _FAMILIES = {
