@@ -108,9 +108,10 @@ def patching_picture(subject: Subject, instances: Instances, seed: int) -> Array
     prefix = torch.from_numpy(pair.prefix)[None]
     joint = [pair.changed] if pair.changed[0] != pair.changed[1] else []
     locations = instance_locations(subject, len(pair.prefix), joint)
-    ends = [subject.next_city_logits(x, prefix).cpu()[0] for x in (clean, corrupt)]
+    count = len(locations)
+    ends = [subject.next_city_logits(x.expand(count, -1, -1), prefix.expand(count, -1)).cpu() for x in (clean, corrupt)]
     for logits in ends:
-        logits[prefix[0]] = -torch.inf
+        logits[:, prefix[0]] = -torch.inf
     runs: dict[str, tuple[torch.Tensor, Intervention]] = {
         "effects": (corrupt, Resample()),
         "identity": (corrupt, Identity()),
@@ -122,7 +123,7 @@ def patching_picture(subject: Subject, instances: Instances, seed: int) -> Array
         patched = patch_sweep(subject, clean, source, prefix, hooks, locations, intervention)
         maps[name] = recovered_fraction(patched, *ends).numpy()
     layout = instance_layouts(pair.clean, seed)
-    differences = [float(x[pair.corrupt_choice] - x[pair.clean_choice]) for x in ends]
+    differences = [float(x[0, pair.corrupt_choice] - x[0, pair.clean_choice]) for x in ends]
     return {
         **maps,
         "layer_names": np.array(hooks),

@@ -99,14 +99,15 @@ def patch_sweep(
 
 
 def recovered_fraction(
-    logits: Float[Tensor, "*cell n"], base: Float[Tensor, " n"], source: Float[Tensor, " n"]
+    logits: Float[Tensor, "*cell n"], base: Float[Tensor, "*#cell n"], source: Float[Tensor, "*#cell n"]
 ) -> Float[Tensor, "*cell"]:
     """How far a patched run has moved from the base's answer to the source's: 0 = base, 1 = source.
 
     LD = logit(source's choice) - logit(base's choice); (LD - LD_base) / (LD_source - LD_base) (Zhang and Nanda
-    2024, logit difference). Raises ValueError if both runs prefer the same city.
+    2024, logit difference). `base` and `source` are one run each, or that run once per cell: the same batch
+    shape takes rounding out of the comparison. Raises ValueError if both runs prefer the same city.
     """
-    wanted, original = int(source.argmax()), int(base.argmax())
+    wanted, original = (int(x.reshape(-1, x.shape[-1])[0].argmax()) for x in (source, base))
     if wanted == original:
         raise ValueError(f"base and source both choose city {original}: there is nothing to recover")
 
