@@ -11,11 +11,11 @@ import pytest
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems.tsplib import read_tsplib, write_tsplib
+from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.cp_sat import solve_cp_sat
 from mesaprobe.solvers.files import solve_file
 from mesaprobe.solvers.held_karp import held_karp
 from mesaprobe.solvers.highs import MAX_TOTAL, solve_highs
-from mesaprobe.solvers.improve import improve
 from mesaprobe.solvers.methods import EXACT_CITIES, METHODS, solve
 from mesaprobe.solvers.potentials import reduce_weights
 from mesaprobe.solvers.solution import Solution, tour_cost
@@ -161,39 +161,13 @@ def test_heuristics_make_no_claim_and_never_beat_the_optimum() -> None:
     for kind in KINDS:
         weights = draw(kind, 12, rng)
         optimum = solve(weights).cost
-        for method in ("nearest_neighbour", "greedy_edge"):
-            solution = solve(weights, method)
+        for method in set(METHODS) - set(EXACT):
+            if kind.startswith("asymmetric") and ALGORITHMS[method].symmetric_only:
+                continue
+            solution = solve(weights, method, coordinates=rng.random((12, 2)))
             check_legal(weights, solution)
-            assert solution.optimal is False
+            assert (solution.optimal, solution.method) == (False, method)
             assert solution.cost >= optimum
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_improve_reaches_a_tour_that_no_move_shortens(kind: str) -> None:
-    rng = np.random.default_rng(8)
-    for n in (2, 3, 4, 5, 9):
-        weights = draw(kind, n, rng)
-        start = rng.permutation(n)
-        tour = improve(weights, start)
-        assert sorted(tour) == list(range(n))
-        assert tour[0] == 0
-        best = tour_cost(weights, tour)
-        assert best <= tour_cost(weights, start)
-        assert best == min(tour_cost(weights, other) for other in neighbour_tours(weights, tour.tolist()))
-
-
-def neighbour_tours(weights: np.ndarray, tour: list[int]) -> list[list[int]]:
-    """Every tour one 2-opt (if symmetric) or Or-opt move away, written as plainly as possible, and itself."""
-    n = len(tour)
-    found = [tour]
-    if (weights == weights.T).all():
-        found += [tour[:i] + tour[i:j][::-1] + tour[j:] for i in range(n) for j in range(i + 2, n + 1)]
-    for shift, length in itertools.product(range(n), range(1, min(3, n - 2) + 1)):
-        turned = tour[shift:] + tour[:shift]
-        segment, rest = turned[:length], turned[length:]
-        for place in range(len(rest)):
-            found += [rest[:place] + s + rest[place:] for s in (segment, segment[::-1])]
-    return found
 
 
 def test_unusable_requests_end_in_one_sentence() -> None:
@@ -208,6 +182,10 @@ def test_unusable_requests_end_in_one_sentence() -> None:
         with pytest.raises(UserError, match="cities, got 201"):
             solve(large, method)
     assert solve(large, "greedy_edge").optimal is False
+    with pytest.raises(UserError, match="sweep needs the coordinates"):
+        solve(weights, "sweep")
+    with pytest.raises(UserError, match="lookahead_3 takes at most 50 cities, got 201"):
+        solve(large, "lookahead_3")
 
 
 def test_solve_file_yields_one_row_per_instance(tmp_path: Path) -> None:
@@ -226,8 +204,24 @@ def test_solve_file_yields_one_row_per_instance(tmp_path: Path) -> None:
         solve_file(tmp_path / "one.atsp", "magic")
 
 
-def test_methods_are_the_documented_ones() -> None:
-    assert set(METHODS) == {"auto", "held_karp", "cp_sat", "highs", "nearest_neighbour", "greedy_edge"}
+def test_methods_are_the_exact_ones_and_the_library() -> None:
+    assert set(METHODS) == {*EXACT, *ALGORITHMS}
+
+
+def test_coordinates_of_a_file_reach_the_planar_rules(tmp_path: Path) -> None:
+    points = np.array([[0, 0], [4, 4], [4, 0], [0, 4], [2, 1]], dtype=float)
+    weights = np.ceil(np.linalg.norm(points[:, None] - points, axis=2)).astype(np.int32)
+    np.savez(tmp_path / "square.npz", weights=weights, coordinates=points)
+    (row,) = solve_file(tmp_path / "square.npz", "sweep")
+    assert row["tour"] == [0, 4, 2, 1, 3]
+
+
+def test_routing_uses_its_time_limit() -> None:
+    weights = draw("symmetric", 40, np.random.default_rng(12))
+    plain, longer = solve(weights, "routing"), solve(weights, "routing", time_limit=0.3)
+    check_legal(weights, longer)
+    assert longer.cost <= plain.cost
+    assert longer.seconds >= 0.29
 
 
 TSPLIB = os.environ.get("MESAPROBE_TSPLIB", "")

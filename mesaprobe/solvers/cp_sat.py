@@ -5,7 +5,7 @@ import time
 import numpy as np
 from jaxtyping import Int32
 
-from mesaprobe.solvers.improve import starting_tour
+from mesaprobe.solvers.local_search import starting_tours
 from mesaprobe.solvers.potentials import reduce_weights
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution
 
@@ -24,7 +24,7 @@ def solve_cp_sat(
     from ortools.sat.python import cp_model
 
     started = time.monotonic()
-    hint = starting_tour(weights)
+    hint = starting_tours(weights[None])[0]
     n = len(weights)
     successor = dict(zip(hint.tolist(), np.roll(hint, -1).tolist(), strict=True))
     model = cp_model.CpModel()

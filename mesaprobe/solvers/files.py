@@ -25,7 +25,7 @@ def solve_file(
 
 
 def _row(instance: NamedInstance, method: str, time_limit: float | None, seed: int) -> dict[str, Any]:
-    solution = solve(instance.weights, method, time_limit, seed)
+    solution = solve(instance.weights, method, time_limit, seed, instance.coordinates)
     return {
         "name": instance.name,
         "n": len(instance.weights),

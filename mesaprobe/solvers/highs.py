@@ -16,7 +16,7 @@ from jaxtyping import Int32
 
 from mesaprobe.errors import UserError
 from mesaprobe.solvers.constructive import greedy_edge
-from mesaprobe.solvers.improve import improve, starting_tour
+from mesaprobe.solvers.local_search import local_search, starting_tours
 from mesaprobe.solvers.potentials import reduce_weights
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution, tour_cost
 
@@ -99,7 +99,7 @@ def _all_edges(weights: np.ndarray, deadline: float) -> _Program:
     n = len(weights)
     symmetric = bool((weights == weights.T).all())
     tails, heads = np.triu_indices(n, k=1) if symmetric else np.nonzero(~np.eye(n, dtype=bool))
-    return _Program(weights, starting_tour(weights), deadline, symmetric, tails, heads)
+    return _Program(weights, starting_tours(weights[None])[0], deadline, symmetric, tails, heads)
 
 
 def _branch_and_cut(program: _Program) -> bool | None:
@@ -245,7 +245,7 @@ def _complete(program: _Program, share: np.ndarray) -> np.ndarray:
     guided[program.tails, program.heads] *= 1 - np.clip(share, 0, 1)
     if program.symmetric:
         guided[program.heads, program.tails] = guided[program.tails, program.heads]
-    return improve(program.weights, greedy_edge(guided.astype(np.int32)[None])[0])
+    return local_search(program.weights[None], greedy_edge(guided.astype(np.int32)[None]))[0]
 
 
 def _walk(program: _Program, chosen: np.ndarray) -> np.ndarray:

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Real
 
 from mesaprobe.errors import UserError
 from mesaprobe.registry import Registry
-from mesaprobe.solvers import constructive
+from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
 from mesaprobe.solvers.cp_sat import solve_cp_sat
 from mesaprobe.solvers.held_karp import held_karp
 from mesaprobe.solvers.highs import fits_highs, solve_highs
+from mesaprobe.solvers.routing import routing
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution
 
-Method: TypeAlias = Callable[[Int32[np.ndarray, "n n"], float | None, int], Solution]
-"""(weights, time limit in seconds or None, seed) -> solution."""
+Method: TypeAlias = Callable[[np.ndarray, np.ndarray | None, float | None, int], Solution]
+"""(weights [n, n], coordinates [n, 2] or None, time limit in seconds or None, seed) -> solution."""
 
 METHODS: Registry[Method] = Registry("solver")
 
@@ -27,15 +28,23 @@ HELD_KARP_CITIES = 15
 EXACT_CITIES = 200
 """Largest n of CP-SAT and HiGHS: beyond it, building the model alone can exceed a time limit."""
 
+HEURISTIC_CITIES = {3: 50, 4: 500}
+"""Largest n of the algorithms of these degrees: about half a minute for the slowest, which no time limit ends."""
+
 
 def solve(
-    weights: Int32[np.ndarray, "n n"], method: str = "auto", time_limit: float | None = None, seed: int = 0
+    weights: Int32[np.ndarray, "n n"],
+    method: str = "auto",
+    time_limit: float | None = None,
+    seed: int = 0,
+    coordinates: Real[np.ndarray, "n 2"] | None = None,
 ) -> Solution:
     """Solve one instance of n >= 1 cities by a named method (see `METHODS`).
 
-    `time_limit` is in seconds; when it ends CP-SAT or HiGHS, the best tour comes back with `optimal=None`
-    (the other methods need no limit). Raises UserError for an unknown method, a time limit that is not
-    positive, or an instance too large for the method.
+    `time_limit` is in seconds; when it ends CP-SAT or HiGHS, the best tour comes back with `optimal=None`;
+    with it `routing` goes on until it is over; the other methods take no notice of it. Raises UserError for an
+    unknown method, a time limit that is not positive, an instance too large for the method, or one without
+    what the method needs (coordinates, symmetry).
 
     >>> solve(np.array([[0, 1, 9], [9, 0, 2], [3, 9, 0]], dtype=np.int32)).cost
     6
@@ -48,11 +57,11 @@ def solve(
         raise UserError(f"the time limit must be a positive number of seconds, got {time_limit}")
     chosen = METHODS[method]
     weights = weights.astype(np.int32)
-    return tiny_solution(weights, method) or chosen(weights, time_limit, seed)
+    return tiny_solution(weights, method) or chosen(weights, coordinates, time_limit, seed)
 
 
 @METHODS.register("auto")
-def _auto(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:
+def _auto(weights: np.ndarray, coordinates: np.ndarray | None, time_limit: float | None, seed: int) -> Solution:
     """Proven optimum: Held-Karp to n = 15, then HiGHS, and CP-SAT where HiGHS can't prove.
 
         Measured on 2 cores in seconds, HiGHS / CP-SAT with 2 workers, both proving every published optimum:
@@ -62,61 +71,66 @@ def _auto(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:
     .8 / .06 (0 to 3), the one kind where CP-SAT is ahead.
     """
     if len(weights) <= HELD_KARP_CITIES:
-        return _held_karp(weights, time_limit, seed)
+        return _held_karp(weights, coordinates, time_limit, seed)
     started = time.monotonic()
     first = None
     if fits_highs(weights):
-        first = _highs(weights, time_limit, seed)
+        first = _highs(weights, coordinates, time_limit, seed)
         if first.optimal:
             return first
     left = None if time_limit is None else time_limit - (time.monotonic() - started)
     if first is not None and left is not None and left <= 0:
         return first
-    second = _cp_sat(weights, left, seed)
+    second = _cp_sat(weights, coordinates, left, seed)
     best = second if first is None or second.optimal or second.cost < first.cost else first
     return make_solution(weights, best.tour, optimal=best.optimal, method=best.method, started=started)
 
 
 @METHODS.register("held_karp")
-def _held_karp(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:  # noqa: ARG001
+def _held_karp(weights: np.ndarray, _coordinates: np.ndarray | None, _limit: float | None, _seed: int) -> Solution:
     started = time.monotonic()
     tours, _ = held_karp(weights[None])
     return make_solution(weights, tours[0], optimal=True, method="held_karp", started=started)
 
 
 @METHODS.register("cp_sat")
-def _cp_sat(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:
-    _check_size(weights, "cp_sat")
+def _cp_sat(weights: np.ndarray, _coordinates: np.ndarray | None, time_limit: float | None, seed: int) -> Solution:
+    _check_size(weights, "cp_sat", EXACT_CITIES)
     workers = min(8, os.cpu_count() or 1)
     return solve_cp_sat(weights, time_limit=time_limit, workers=workers, seed=seed)
 
 
 @METHODS.register("highs")
-def _highs(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:  # noqa: ARG001
-    _check_size(weights, "highs")
+def _highs(weights: np.ndarray, _coordinates: np.ndarray | None, time_limit: float | None, _seed: int) -> Solution:
+    _check_size(weights, "highs", EXACT_CITIES)
     return solve_highs(weights, time_limit=time_limit)
 
 
-@METHODS.register("nearest_neighbour")
-def _nearest_neighbour(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:  # noqa: ARG001
-    return _construct(weights, "nearest_neighbour", constructive.nearest_neighbour)
-
-
-@METHODS.register("greedy_edge")
-def _greedy_edge(weights: np.ndarray, time_limit: float | None, seed: int) -> Solution:  # noqa: ARG001
-    return _construct(weights, "greedy_edge", constructive.greedy_edge)
-
-
-def _construct(
-    weights: np.ndarray,
-    method: str,
-    rule: Callable[[Int32[np.ndarray, "batch n n"]], Int64[np.ndarray, "batch n"]],
-) -> Solution:
+@METHODS.register("routing")
+def _routing(weights: np.ndarray, _coordinates: np.ndarray | None, time_limit: float | None, _seed: int) -> Solution:
     started = time.monotonic()
-    return make_solution(weights, rule(weights[None])[0], optimal=False, method=method, started=started)
+    tour = routing(weights[None], time_limit=time_limit)[0]
+    return make_solution(weights, tour, optimal=False, method="routing", started=started)
 
 
-def _check_size(weights: np.ndarray, method: str) -> None:
-    if len(weights) > EXACT_CITIES:
-        limit = f"{method} takes at most {EXACT_CITIES} cities, got {len(weights)}"
+def _heuristic(algorithm: Algorithm) -> Method:
+    """The method that runs an algorithm of the library on one instance."""
+
+    def run(weights: np.ndarray, coordinates: np.ndarray | None, _limit: float | None, seed: int) -> Solution:
+        _check_size(weights, algorithm.name, HEURISTIC_CITIES.get(algorithm.degree, len(weights)))
+        started = time.monotonic()
+        tours = algorithm(weights[None], None if coordinates is None else coordinates[None], seed)
+        return make_solution(weights, tours[0], optimal=False, method=algorithm.name, started=started)
+
+    return run
+
+
+def _check_size(weights: np.ndarray, method: str, largest: int) -> None:
+    if len(weights) > largest:
+        limit = f"{method} takes at most {largest} cities, got {len(weights)}"
         raise UserError(f"{limit}; nearest_neighbour and greedy_edge take more")
+
+
+for _name in ALGORITHMS:
+    if _name not in METHODS:
+        METHODS.add(_name, _heuristic(ALGORITHMS[_name]))

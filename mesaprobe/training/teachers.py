@@ -1,8 +1,9 @@
 """Teachers: whoever names the next city in the training data (DESIGN section 4, "Direction is not a free choice").
 
 A teacher turns instances into sequences: tours from city 0 and, for every decision along them, a distribution
-over next cities. Walking rules can answer any state; rules that assemble an undirected tour, and functions of
-the user's, answer only along their own tours, which are then taught in both directions.
+over next cities. Optimal and nearest-neighbour teachers answer any state. The other algorithms of the library and
+functions of the user's answer along their own tours, which are taught in both directions on symmetric problems,
+except those of walking rules.
 """
 
 import importlib
@@ -17,7 +18,8 @@ from mesaprobe.errors import UserError
 from mesaprobe.labels.values import optimal_actions
 from mesaprobe.problems import Instances, rotate_to_city_zero
 from mesaprobe.registry import Registry
-from mesaprobe.solvers.constructive import greedy_edge, nearest_cities, nearest_neighbour_completions
+from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
+from mesaprobe.solvers.constructive import nearest_cities, nearest_neighbour_completions
 from mesaprobe.solvers.held_karp import optimal_rollouts
 
 TourFunction = Callable[[Int32[np.ndarray, "batch n n"], int], Int64[np.ndarray, "batch n"]]
@@ -78,9 +80,20 @@ class NearestTeacher:
 
 
 @dataclass(frozen=True)
+class AlgorithmTeacher:
+    """Tours of an algorithm of the library; a walking rule keeps its direction."""
+
+    algorithm: Algorithm
+
+    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences:  # noqa: ARG002
+        seed = int(rng.integers(2**31))
+        tours = self.algorithm(instances.weights, instances.coordinates, seed)
+        return _along(tours, rng, both_directions=instances.problem.symmetric and not self.algorithm.walking)
+
+
+@dataclass(frozen=True)
 class TourTeacher:
-    """Tours from any function. On symmetric problems both directions are taught: at the first step both
-    neighbours of city 0 are right, and each sequence follows one of them at random."""
+    """Tours from any function, taught in both directions on symmetric problems."""
 
     function: TourFunction
     name: str
@@ -89,13 +102,7 @@ class TourTeacher:
         n = instances.problem.n
         seed = int(rng.integers(2**31))
         tours = rotate_to_city_zero(self._checked(self.function(instances.weights, seed), len(instances), n))
-        if instances.problem.symmetric:
-            flip = rng.random(len(tours)) < 0.5
-            tours[flip, 1:] = tours[flip, :0:-1]
-        followed = tours[:, 1:, None] == np.arange(n)
-        if instances.problem.symmetric:
-            followed[:, 0] |= tours[:, -1, None] == np.arange(n)
-        return Sequences(tours, _uniform(followed))
+        return _along(tours, rng, both_directions=instances.problem.symmetric)
 
     def _checked(self, tours: np.ndarray, batch: int, n: int) -> Int64[np.ndarray, "batch n"]:
         tours = np.asarray(tours)
@@ -112,18 +119,28 @@ class TourTeacher:
         return tours.astype(np.int64)
 
 
+def _along(tours: Int64[np.ndarray, "batch n"], rng: np.random.Generator, *, both_directions: bool) -> Sequences:
+    """The tours as they are, or each in a random direction, with both neighbours of city 0 right at the first step."""
+    tours = tours.copy()
+    if both_directions:
+        flip = rng.random(len(tours)) < 0.5
+        tours[flip, 1:] = tours[flip, :0:-1]
+    followed = tours[:, 1:, None] == np.arange(tours.shape[1])
+    if both_directions:
+        followed[:, 0] |= tours[:, -1, None] == np.arange(tours.shape[1])
+    return Sequences(tours, _uniform(followed))
+
+
 def _uniform(right: np.ndarray) -> Float32[np.ndarray, "batch decision n"]:
     return (right / right.sum(axis=2, keepdims=True)).astype(np.float32)
-
-
-def _greedy_edge(weights: np.ndarray, seed: int) -> np.ndarray:  # noqa: ARG001
-    return greedy_edge(weights)
 
 
 TEACHERS: Registry[Teacher] = Registry("teacher")
 TEACHERS.add("optimal", OptimalTeacher())
 TEACHERS.add("nearest_neighbour", NearestTeacher())
-TEACHERS.add("greedy_edge", TourTeacher(_greedy_edge, "greedy_edge"))
+for _name in ALGORITHMS:
+    if _name not in TEACHERS:
+        TEACHERS.add(_name, AlgorithmTeacher(ALGORITHMS[_name]))
 
 
 def find_teacher(name: str, targets: Literal["optimal_set", "random_tour"] = "optimal_set") -> Teacher:

@@ -1,0 +1,134 @@
+"""The reference library: every algorithm by name, with what it is (DESIGN section 2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Int32, Int64, Real
+
+from mesaprobe.errors import UserError
+from mesaprobe.problems import Problem
+from mesaprobe.registry import Registry
+from mesaprobe.solvers import constructive
+from mesaprobe.solvers.annealing import anneal
+from mesaprobe.solvers.held_karp import held_karp
+from mesaprobe.solvers.local_search import NEIGHBOURHOODS, Neighbourhood, Rule, local_search
+from mesaprobe.solvers.lookahead import lookahead_completions, lookahead_tours
+from mesaprobe.solvers.random_streams import instance_seeds
+from mesaprobe.solvers.routing import routing
+
+Completions: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(weights [batch, n, n], prefixes [batch, n], lengths [batch]) -> tours [batch, n] that keep the prefixes."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One algorithm; calling it gives tours."""
+
+    name: str
+    degree: int
+    """0 memory, 1 one-step rule, 2 constructive rule, 3 look-ahead or beam, 4 local search over whole tours,
+    5 dynamic programming or exhaustive."""
+    rule: Callable[..., np.ndarray]
+    """Called with the weights, then the coordinates if `planar`, then one seed per instance if `randomised`."""
+    completions: Completions | None = None
+    """What it would do at any state, where that is defined."""
+    planar: bool = False
+    """Looks at the coordinates of the cities."""
+    randomised: bool = False
+    """Draws random numbers."""
+    symmetric_only: bool = False
+    """Refuses asymmetric weights."""
+    walking: bool = False
+    """Names the cities in the order of the visit, so that the direction of its tours carries meaning."""
+
+    def __call__(
+        self,
+        weights: Int32[np.ndarray, "batch n n"],
+        coordinates: Real[np.ndarray, "batch n 2"] | None = None,
+        seed: int = 0,
+    ) -> Int64[np.ndarray, "batch n"]:
+        """Tours from city 0. The tour of an instance depends on it and the seed, not on the rest of the batch.
+
+        >>> ALGORITHMS["savings"](np.array([[[0, 5, 1], [5, 0, 2], [1, 2, 0]]], dtype=np.int32))
+        array([[0, 1, 2]])
+        """
+        arguments = [weights]
+        if self.planar:
+            if coordinates is None:
+                raise UserError(f"{self.name} needs the coordinates of the cities, which these instances do not have")
+            arguments.append(coordinates)
+        if self.randomised:
+            arguments.append(instance_seeds(weights, seed))
+        return self.rule(*arguments)
+
+    def applies_to(self, problem: Problem) -> bool:
+        """Whether it takes the instances of a problem."""
+        return (problem.planar or not self.planar) and (problem.symmetric or not self.symmetric_only)
+
+
+ALGORITHMS: Registry[Algorithm] = Registry("algorithm")
+
+HEUR_V1 = (
+    "nearest_neighbour",
+    "greedy_edge",
+    "cheapest_insertion",
+    "farthest_insertion",
+    "savings",
+    "mst_preorder",
+)
+"""What "heuristic" means in every filter: rules of degree <= 2, each with completions. `mst_preorder` drops out on
+asymmetric problems."""
+
+
+_SUFFIXES: dict[str, Rule] = {"": "best", "_first": "first"}
+
+
+def _descend(weights: np.ndarray, neighbourhood: Neighbourhood, rule: Rule) -> np.ndarray:
+    return local_search(weights, constructive.nearest_neighbour(weights), neighbourhood, rule)
+
+
+def _anneal(weights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    return anneal(weights, constructive.nearest_neighbour(weights), seeds)
+
+
+def _members() -> list[Algorithm]:
+    c = constructive
+    return [
+        Algorithm("nearest_neighbour", 1, c.nearest_neighbour, c.nearest_neighbour_completions, walking=True),
+        Algorithm("randomised_nearest_neighbour", 1, c.randomised_nearest_neighbour, randomised=True, walking=True),
+        Algorithm("greedy_edge", 2, c.greedy_edge, c.greedy_edge_completions),
+        Algorithm("cheapest_insertion", 2, c.cheapest_insertion, c.cheapest_insertion_completions),
+        Algorithm("nearest_insertion", 2, c.nearest_insertion),
+        Algorithm("farthest_insertion", 2, c.farthest_insertion, c.farthest_insertion_completions),
+        Algorithm("random_insertion", 2, c.random_insertion, randomised=True),
+        Algorithm("savings", 2, c.savings, c.savings_completions),
+        Algorithm("mst_preorder", 2, c.mst_preorder, c.mst_preorder_completions, symmetric_only=True, walking=True),
+        Algorithm("hull_insertion", 2, c.hull_insertion, planar=True),
+        Algorithm("sweep", 2, lambda _, points: c.sweep(points), planar=True, walking=True),
+        Algorithm("space_filling_curve", 2, lambda _, points: c.space_filling_curve(points), planar=True, walking=True),
+        *[
+            Algorithm(
+                f"lookahead_{depth}",
+                3,
+                partial(lookahead_tours, depth=depth),
+                partial(lookahead_completions, depth=depth),
+                walking=True,
+            )
+            for depth in (2, 3)
+        ],
+        *[
+            Algorithm(f"{name}{suffix}", 4, partial(_descend, neighbourhood=neighbourhood, rule=rule))
+            for name, neighbourhood in NEIGHBOURHOODS.items()
+            for suffix, rule in _SUFFIXES.items()
+        ],
+        Algorithm("annealing", 4, _anneal, randomised=True),
+        Algorithm("routing", 4, routing),
+        Algorithm("held_karp", 5, lambda weights: held_karp(weights).tours),
+    ]
+
+
+for _member in _members():
+    ALGORITHMS.add(_member.name, _member)

@@ -1,0 +1,53 @@
+"""Constructive heuristics, batched: rules that build one tour, and what they would do next at any state.
+
+Every rule returns tours from city 0. `X_completions(weights, prefixes, lengths)` applies rule X with the path
+through the first `lengths[b]` cities of the prefix forced, so that `tours[b, lengths[b]]` is the city that X
+would name next there; each says what forced means for it. A rule that draws takes one seed per instance.
+"""
+
+from mesaprobe.solvers.constructive.greedy_edge import (
+    greedy_edge,
+    greedy_edge_completions,
+    savings,
+    savings_completions,
+)
+from mesaprobe.solvers.constructive.insertion import (
+    cheapest_insertion,
+    cheapest_insertion_completions,
+    farthest_insertion,
+    farthest_insertion_completions,
+    nearest_insertion,
+    random_insertion,
+)
+from mesaprobe.solvers.constructive.nearest import (
+    nearest_neighbour,
+    nearest_neighbour_completions,
+    randomised_nearest_neighbour,
+)
+from mesaprobe.solvers.constructive.planar import hull_insertion, space_filling_curve, sweep
+from mesaprobe.solvers.constructive.spanning_tree import mst_preorder, mst_preorder_completions
+from mesaprobe.solvers.constructive.states import nearest_cities, step_weights, unvisited
+
+__all__ = [
+    "cheapest_insertion",
+    "cheapest_insertion_completions",
+    "farthest_insertion",
+    "farthest_insertion_completions",
+    "greedy_edge",
+    "greedy_edge_completions",
+    "hull_insertion",
+    "mst_preorder",
+    "mst_preorder_completions",
+    "nearest_cities",
+    "nearest_insertion",
+    "nearest_neighbour",
+    "nearest_neighbour_completions",
+    "random_insertion",
+    "randomised_nearest_neighbour",
+    "savings",
+    "savings_completions",
+    "space_filling_curve",
+    "step_weights",
+    "sweep",
+    "unvisited",
+]
