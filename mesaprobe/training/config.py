@@ -69,7 +69,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     teacher: str = "optimal"
-    """optimal, an algorithm of the library by name (nearest_neighbour, greedy_edge, ...), or package.module:function."""
+    """optimal, any algorithm by name (nearest_neighbour, greedy_edge, savings, ...), or package.module:function."""
     arm: Literal["A0"] = "A0"
     """Training set-up; A0 is the plain left-to-right GPT."""
     steps: int = 10_000
