@@ -13,7 +13,9 @@ import sys
 import warnings
 from typing import Any
 
-# numba reads this once, when it is imported; without it the dynamic program is 4x slower and says nothing.
+from mesaprobe.machine_code import cache_folder
+
+# numba reads these once, when it is imported. Without the first, the dynamic program is 4x slower and says nothing.
 if "numba" in sys.modules and os.environ.get("NUMBA_SLP_VECTORIZE") != "1":
     warnings.warn(
         "numba was imported before mesaprobe: set NUMBA_SLP_VECTORIZE=1 before that import, "
@@ -22,6 +24,8 @@ if "numba" in sys.modules and os.environ.get("NUMBA_SLP_VECTORIZE") != "1":
         stacklevel=2,
     )
 os.environ.setdefault("NUMBA_SLP_VECTORIZE", "1")
+if "NUMBA_CACHE_DIR" not in os.environ and (folder := cache_folder()) is not None:
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
 
 __version__ = "0.1.0"
 
