@@ -1,0 +1,23 @@
+"""Figures in the README are those that the commands in it wrote."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_table_of_networks_repeats_their_metrics() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| [a-z ]+ \| ([\d.]+%) \| ([\d.]+%) \| ([\d.]+%) \|$", text, re.MULTILINE)
+    shipped = {path.parent.name for path in (ROOT / "trained_models").glob("*/metrics.json")}
+    assert {row[0] for row in rows} == {name for name in shipped if not name.startswith("demo")}
+    for name, gap, optimal, agreement in rows:
+        natural = json.loads((ROOT / "trained_models" / name / "metrics.json").read_text())["natural"]
+        assert gap == f"{natural['gap_mean']:.2%}"
+        assert optimal == f"{natural['optimal_fraction']:.1%}"
+        assert agreement == f"{natural['teacher_agreement']:.2%}"
+
+
+def test_the_picture_is_there() -> None:
+    assert (ROOT / "analyses" / "report.png").read_bytes().startswith(b"\x89PNG")
