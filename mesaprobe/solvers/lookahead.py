@@ -4,6 +4,7 @@ import numba
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from mesaprobe.solvers.constructive.states import checked_prefixes, city_zero
 from mesaprobe.solvers.weights import checked_weights
 
 UNREACHABLE = np.iinfo(np.int64).max
@@ -37,8 +38,7 @@ def lookahead_tours(weights: Int32[np.ndarray, "batch n n"], depth: int) -> Int6
     >>> lookahead_tours(weights, 1), lookahead_tours(weights, 3)
     (array([[0, 1, 2, 3]]), array([[0, 1, 2, 3]]))
     """
-    starts = np.zeros(weights.shape[:2], dtype=np.int64)
-    return lookahead_completions(weights, starts, np.ones(len(weights), dtype=np.int64), depth)
+    return lookahead_completions(weights, *city_zero(weights), depth)
 
 
 def lookahead_completions(
@@ -49,8 +49,9 @@ def lookahead_completions(
 ) -> Int64[np.ndarray, "batch n"]:
     """Keep the first `lengths[b]` >= 1 cities of each prefix, then go on as `lookahead_tours` does."""
     _check_depth(depth)
-    tours = np.ascontiguousarray(prefixes, dtype=np.int64).copy()
-    _build(checked_weights(weights), tours, np.ascontiguousarray(lengths, dtype=np.int64), depth)
+    weights = checked_weights(weights)
+    tours, lengths = checked_prefixes(weights, prefixes, lengths)
+    _build(weights, tours, lengths, depth)
     return tours
 
 
