@@ -95,6 +95,23 @@ def test_bounds_rise_along_a_path_and_incumbents_fall_in_time(weights: np.ndarra
     assert trace.events[trace.proving].size == trace.totals().proving_nodes[0]
 
 
+def test_a_node_keeps_the_bound_of_its_parent_where_its_own_is_lower() -> None:
+    """Ascent is no monotone bound: on some instances with cities that coincide, a child's own bound is lower."""
+    lower = 0
+    for seed in range(60):
+        (weights,) = draw_batch("duplicates", 8, 1, seed)
+        trace = branch_and_bound_trace(weights, "ascent")
+        inner = np.flatnonzero(trace.depths < 7)
+        tours = np.array([[*trace.prefixes[i, : trace.depths[i]], *[0] * 8][:8] for i in inner])
+        batch, lengths = np.repeat(weights[None], len(inner), axis=0), trace.depths[inner].astype(np.int64)
+        own = state_bounds(batch, tours, lengths, "ascent")
+        own += prefix_costs(batch, tours)[np.arange(len(inner)), lengths - 1]
+        lower += (own < trace.bounds[inner]).sum()
+        assert (own <= trace.bounds[inner]).all()
+        assert (trace.bounds[1:] >= trace.bounds[trace.parents[1:]]).all()
+    assert lower > 5
+
+
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_bound_gives_the_optimum(kind: str, bound: BoundKind) -> None:

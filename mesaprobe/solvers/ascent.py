@@ -24,7 +24,8 @@ _FIRST_STEP = 2.0
 _MOMENTUM = 0.4
 """Share of the previous direction in the next."""
 
-STEPS_PER_PATIENCE = 100
+_STEPS_PER_PATIENCE = 100
+"""Limit on the steps of one ascent; the halving of the step length as a rule ends it sooner."""
 
 
 def price_scales(weights: Int32[np.ndarray, "batch n n"]) -> Int64[np.ndarray, " batch"]:
@@ -51,7 +52,7 @@ def ascend(path, k, target, scale, patience, direction, best_prices):  # type: i
     best_prices[:k] = path.prices[:k]
     direction[:k] = 0.0
     length, stalled = _FIRST_STEP, 0
-    for _ in range(STEPS_PER_PATIENCE * patience):
+    for _ in range(_STEPS_PER_PATIENCE * patience):
         norm = np.int64(0)
         for u in range(k):
             norm += (path.degrees[u] - 2) ** 2
