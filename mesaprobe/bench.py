@@ -217,7 +217,7 @@ def _held_karp_row(
     goal: float | None = None,
 ) -> BenchRow:
     """Full cost-to-go tables, an optimal tour and Q* of all its decisions, in instances per second, one thread."""
-    from mesaprobe.solvers.held_karp import optimal_rollouts
+    from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
     instances = make_problem(ProblemConfig(n=n)).draw(count, np.random.default_rng(0))
     prefixes, lengths = np.zeros((count, n), dtype=np.int64), np.ones(count, dtype=np.int64)
@@ -233,7 +233,7 @@ def _held_karp_row(
 
 
 def _cp_sat(instances: Instances) -> None:
-    from mesaprobe.solvers.cp_sat import solve_cp_sat
+    from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
 
     for weights in instances.weights:
         solve_cp_sat(weights, workers=1)

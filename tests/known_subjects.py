@@ -10,7 +10,7 @@ from torch import Tensor
 from mesaprobe.models import Subject
 from mesaprobe.problems import ProblemConfig, make_problem
 from mesaprobe.solvers.constructive import nearest_neighbour_completions
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
 HOOK = "blocks.0.hook_resid_post"
 Complete = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mesaprobe.errors import UserError
 from mesaprobe.problems import ProblemConfig, make_problem, tour_costs
 from mesaprobe.solvers.beam import beam_completions, beam_tours
-from mesaprobe.solvers.bounds import BoundKind, state_bounds
+from mesaprobe.solvers.bounds.lower_bounds import BoundKind, state_bounds
 from mesaprobe.solvers.constructive import nearest_neighbour
-from mesaprobe.solvers.held_karp import held_karp, optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import held_karp, optimal_rollouts
 from mesaprobe.solvers.lookahead import lookahead_completions, lookahead_tours, lookahead_values
 
 BOUNDS: tuple[BoundKind, ...] = ("none", "mst", "one_tree", "ascent", "assignment")

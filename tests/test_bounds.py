@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import ProblemConfig, make_problem, tour_costs
-from mesaprobe.solvers.bounds import (
+from mesaprobe.solvers.bounds.lower_bounds import (
     BOUND_KINDS,
     BoundKind,
     action_bounds,
@@ -21,7 +21,7 @@ from mesaprobe.solvers.bounds import (
     prefix_costs,
     state_bounds,
 )
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 from mesaprobe.solvers.lookahead import UNREACHABLE
 
 SQUARE = np.array([[[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]]], dtype=np.int32)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import tour_costs
-from mesaprobe.solvers.bounds import BoundKind, path_bounds, prefix_costs, state_bounds
-from mesaprobe.solvers.branch_and_bound import Start, branch_and_bound_totals, branch_and_bound_trace
+from mesaprobe.solvers.bounds.lower_bounds import BoundKind, path_bounds, prefix_costs, state_bounds
 from mesaprobe.solvers.constructive import nearest_neighbour
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.search_trace import NO_INCUMBENT, SearchEvent, SearchTotals, SearchTrace
+from mesaprobe.solvers.exact.branch_and_bound import Start, branch_and_bound_totals, branch_and_bound_trace
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.search_trace import NO_INCUMBENT, SearchEvent, SearchTotals, SearchTrace
 
 BOUNDS: tuple[BoundKind, ...] = ("none", "mst", "one_tree", "ascent", "assignment")
 STARTS: tuple[Start, ...] = ("none", "nearest_neighbour")

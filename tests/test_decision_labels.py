@@ -32,10 +32,10 @@ from mesaprobe.labels.remaining import MAX_CITIES
 from mesaprobe.labels.throughput import states_per_second
 from mesaprobe.problems import Instances, ProblemConfig, make_problem
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
-from mesaprobe.solvers.bounds import state_bounds
-from mesaprobe.solvers.branch_and_bound import branch_and_bound_trace
+from mesaprobe.solvers.bounds.lower_bounds import state_bounds
 from mesaprobe.solvers.constructive import nearest_cities
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.branch_and_bound import branch_and_bound_trace
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 from mesaprobe.solvers.lookahead import UNREACHABLE, lookahead_values
 
 CASES = [("matrix", 64), ("matrix", 2), ("asymmetric", 64), ("asymmetric", 2), ("euclidean", 64)]

@@ -29,7 +29,7 @@ from mesaprobe.labels import evaluation_sets as sets_module
 from mesaprobe.labels.cache import cached_arrays
 from mesaprobe.labels.evaluation_sets import TOP_NEED, cell_quotas, even_shares
 from mesaprobe.problems import ProblemConfig, ceil_distances
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 
 SMALL = EvaluationSetConfig(ProblemConfig(n=8), instances=1500, states_per_need=60)
 ARRAYS = ("tours", "rows", "steps", "needs", "margins", "tiers", "cells", "natural")

@@ -11,8 +11,8 @@ from jaxtyping import Float64, Int32, Int64
 from mesaprobe.errors import UserError
 from mesaprobe.labels import optimal_actions
 from mesaprobe.problems import ProblemConfig, make_problem, tour_costs
-from mesaprobe.solvers.cp_sat import solve_cp_sat
-from mesaprobe.solvers.held_karp import MAX_CITIES, action_values, held_karp, optimal_rollouts
+from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
+from mesaprobe.solvers.exact.held_karp import MAX_CITIES, action_values, held_karp, optimal_rollouts
 
 KINDS = ("matrix", "asymmetric", "euclidean", "ties", "asymmetric ties", "zeros", "steep", "large")
 

@@ -11,7 +11,7 @@ import pytest
 
 from mesaprobe.problems import tour_costs
 from mesaprobe.solvers.algorithms import ALGORITHMS
-from mesaprobe.solvers.held_karp import held_karp
+from mesaprobe.solvers.exact.held_karp import held_karp
 
 REFERENCE_INSTANCES = 1000
 

@@ -13,7 +13,7 @@ from mesaprobe.errors import UserError
 from mesaprobe.problems import ProblemConfig, canonical_tours, ceil_distances, make_problem, tour_costs
 from mesaprobe.solvers import constructive
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1, Algorithm
-from mesaprobe.solvers.held_karp import held_karp
+from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.solvers.random_streams import instance_seeds, next_word
 from mesaprobe.training.teachers import TEACHERS
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import tour_costs
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.k_best import k_best_completions, k_best_tours
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.k_best import k_best_completions, k_best_tours
 
 
 def all_tours(weights: np.ndarray, prefix: list[int]) -> np.ndarray:

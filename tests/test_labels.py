@@ -25,7 +25,7 @@ from mesaprobe.solvers.constructive import (
     nearest_neighbour_completions,
     unvisited,
 )
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 from mesaprobe.solvers.lookahead import UNREACHABLE, lookahead_values
 
 CASES = [("matrix", 64), ("matrix", 3), ("asymmetric", 64), ("asymmetric", 3), ("euclidean", 64)]

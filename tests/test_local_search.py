@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import ProblemConfig, make_problem, rotate_to_city_zero, tour_costs
-from mesaprobe.solvers.annealing import Schedule, anneal, anneal_trajectory
 from mesaprobe.solvers.constructive import greedy_edge, nearest_neighbour
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.local_search import (
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.improvement.annealing import Schedule, anneal, anneal_trajectory
+from mesaprobe.solvers.improvement.local_search import (
     NEIGHBOURHOODS,
     OR_OPT,
     THREE_OPT,
@@ -24,7 +24,7 @@ from mesaprobe.solvers.local_search import (
     local_search_trajectory,
     starting_tours,
 )
-from mesaprobe.solvers.trajectory import Trajectory
+from mesaprobe.solvers.improvement.trajectory import Trajectory
 
 RULES: tuple[Rule, ...] = ("best", "first")
 

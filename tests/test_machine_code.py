@@ -38,6 +38,6 @@ def test_without_a_writable_home_the_package_still_works(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "file"), "HOME": str(tmp_path / "file")}
-    code = "import mesaprobe, os; assert 'NUMBA_CACHE_DIR' not in os.environ; import mesaprobe.solvers.held_karp"
+    code = "import mesaprobe, os; assert 'NUMBA_CACHE_DIR' not in os.environ; import mesaprobe.solvers.exact.held_karp"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

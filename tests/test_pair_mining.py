@@ -13,7 +13,7 @@ from mesaprobe.labels.pairs import CounterfactualPairs, PairCriteria, PairYield,
 from mesaprobe.problems import Instances, ProblemConfig, make_problem
 from mesaprobe.solvers import HEUR_V1
 from mesaprobe.solvers.constructive import nearest_neighbour_completions
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
 # ---- seeds and yield -------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from mesaprobe.labels.pairs.closed_form import SLOTS, search_flips
 from mesaprobe.labels.pairs.edits import change_entries
 from mesaprobe.labels.pairs.states import far_cities, prefix_costs, rank_classes, state_optimum
 from mesaprobe.problems import Instances, ProblemConfig, make_problem
-from mesaprobe.solvers.held_karp import action_values
+from mesaprobe.solvers.exact.held_karp import action_values
 
 
 def random_states(config: ProblemConfig, count: int, seed: int = 0) -> tuple[Instances, np.ndarray, np.ndarray]:

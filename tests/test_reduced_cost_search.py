@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import ProblemConfig, make_problem, tour_costs
-from mesaprobe.solvers.bounds import instance_bounds
-from mesaprobe.solvers.cp_sat import solve_cp_sat
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.local_search import starting_tours
-from mesaprobe.solvers.reduced_cost_search import MAX_CITIES, reduced_cost_search
+from mesaprobe.solvers.bounds.lower_bounds import instance_bounds
+from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.reduced_cost_search import MAX_CITIES, reduced_cost_search
+from mesaprobe.solvers.improvement.local_search import starting_tours
 
 
 def check_optimal(weights: np.ndarray, optimum: np.ndarray) -> None:

@@ -12,12 +12,12 @@ import pytest
 from mesaprobe.errors import UserError
 from mesaprobe.problems.tsplib import read_tsplib, write_tsplib
 from mesaprobe.solvers.algorithms import ALGORITHMS
-from mesaprobe.solvers.cp_sat import solve_cp_sat
+from mesaprobe.solvers.bounds.potentials import reduce_weights
+from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.highs import MAX_TOTAL, solve_highs
 from mesaprobe.solvers.files import solve_file
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.highs import MAX_TOTAL, solve_highs
 from mesaprobe.solvers.methods import EXACT_CITIES, METHODS, solve
-from mesaprobe.solvers.potentials import reduce_weights
 from mesaprobe.solvers.solution import Solution, tour_cost
 
 KINDS = ("symmetric", "asymmetric", "ties", "asymmetric ties", "steep", "euclidean", "duplicates", "constant")

@@ -13,7 +13,7 @@ from mesaprobe.errors import UserError
 from mesaprobe.labels import GreedyFails
 from mesaprobe.problems import Instances, ProblemConfig, make_problem, tour_costs
 from mesaprobe.solvers.constructive import greedy_edge, nearest_neighbour
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 from mesaprobe.training.loop import train
 from mesaprobe.training.stream import LabelledBatch, evaluation_instances, make_batch, stream
 from mesaprobe.training.teachers import (

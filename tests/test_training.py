@@ -19,7 +19,7 @@ from mesaprobe.models import GPTConfig, Subject, load
 from mesaprobe.models.checkpoint import save_tensors
 from mesaprobe.problems import Problem, ProblemConfig, make_problem
 from mesaprobe.solvers.constructive import nearest_neighbour
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 from mesaprobe.training import loop
 from mesaprobe.training.config import PRESETS, DataConfig, OptimiserConfig, TrainConfig
 from mesaprobe.training.evaluation import evaluate

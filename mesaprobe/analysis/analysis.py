@@ -17,7 +17,7 @@ from mesaprobe.analysis.history import training_curve
 from mesaprobe.errors import UserError
 from mesaprobe.evidence import BUDGETS, LINES, LineResult, draw_set, protocol_hash
 from mesaprobe.models.subject import Subject
-from mesaprobe.solvers.held_karp import MAX_CITIES
+from mesaprobe.solvers.exact.held_karp import MAX_CITIES
 from mesaprobe.verdict import Gate, Verdict, competence_gate, decide, gates
 
 EXAMPLES = 24

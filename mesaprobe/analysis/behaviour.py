@@ -13,7 +13,7 @@ from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
 from mesaprobe.solvers.constructive import unvisited
-from mesaprobe.solvers.held_karp import held_karp, optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import held_karp, optimal_rollouts
 from mesaprobe.statistics.bootstrap import Estimate, bootstrap_mean, bootstrap_ratio
 
 TOP_DSTAR = 3

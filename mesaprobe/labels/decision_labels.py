@@ -17,7 +17,7 @@ from mesaprobe.labels.remaining import chosen_steps
 from mesaprobe.labels.state_bounds import BoundLabels, bound_labels
 from mesaprobe.labels.values import ValueLabels, decision_steps, value_labels
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.held_karp import action_values
+from mesaprobe.solvers.exact.held_karp import action_values
 
 Family: TypeAlias = Literal["values", "completions", "bounds", "needs", "best_tours", "difficulty"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -66,7 +66,7 @@ def label_decisions(
     equal weights are taken in the order of city numbers.
 
     >>> from mesaprobe.problems import ProblemConfig, make_problem
-    >>> from mesaprobe.solvers.held_karp import held_karp
+    >>> from mesaprobe.solvers.exact.held_karp import held_karp
     >>> instances = make_problem(ProblemConfig(n=8)).draw(50, np.random.default_rng(0))
     >>> labels = label_decisions(instances, held_karp(instances.weights).tours, which=["values", "needs"])
     >>> labels.values.regrets.shape, labels.needs.shape, labels.bounds

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from mesaprobe.labels.near_optimal import near_optimal_counts
 from mesaprobe.labels.tiers import instance_tiers
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.branch_and_bound import branch_and_bound_totals
+from mesaprobe.solvers.exact.branch_and_bound import branch_and_bound_totals
 
 NEAR_PERCENTS = (0, 1, 5)
 

@@ -22,7 +22,7 @@ from mesaprobe.labels.horizon import lookahead_needs
 from mesaprobe.labels.tiers import TIERS, instance_tiers
 from mesaprobe.labels.values import decision_steps, relative_margins
 from mesaprobe.problems import Instances, ProblemConfig, make_problem
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
 TOP_NEED = 4
 """The last d* bin holds this and more."""

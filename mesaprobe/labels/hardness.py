@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64
 from mesaprobe.errors import UserError
 from mesaprobe.problems import Instances, Problem
 from mesaprobe.solvers.constructive import greedy_edge, nearest_neighbour
-from mesaprobe.solvers.held_karp import held_karp
+from mesaprobe.solvers.exact.held_karp import held_karp
 
 MAX_DRAWS_PER_INSTANCE = 10_000
 """Rejection sampling gives up below this acceptance rate (one in ten thousand)."""

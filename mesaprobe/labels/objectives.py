@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int32, Int64
 
 from mesaprobe.errors import UserError
 from mesaprobe.labels.remaining import chosen_steps, fill_table, make_table, remaining_cities, unvisited_at
-from mesaprobe.solvers.held_karp import action_values
+from mesaprobe.solvers.exact.held_karp import action_values
 from mesaprobe.solvers.weights import checked_weights
 
 Objective: TypeAlias = Literal["shortest", "longest", "bottleneck"]

@@ -10,7 +10,7 @@ from mesaprobe.errors import UserError
 from mesaprobe.labels.objectives import Objective, edges_left, mirrored_weights
 from mesaprobe.labels.remaining import chosen_steps
 from mesaprobe.problems import tour_costs
-from mesaprobe.solvers.bounds import BoundKind, action_bounds, path_bounds, prefix_costs
+from mesaprobe.solvers.bounds.lower_bounds import BoundKind, action_bounds, path_bounds, prefix_costs
 from mesaprobe.solvers.constructive import nearest_neighbour_completions, unvisited
 from mesaprobe.solvers.weights import checked_weights
 

@@ -8,7 +8,7 @@ from mesaprobe.labels.decision_labels import label_decisions
 from mesaprobe.labels.objectives import Objective
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.problems import ProblemConfig, make_problem
-from mesaprobe.solvers.held_karp import held_karp
+from mesaprobe.solvers.exact.held_karp import held_karp
 
 
 def states_per_second(

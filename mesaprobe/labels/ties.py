@@ -10,7 +10,7 @@ from mesaprobe.labels.completions import completion_labels
 from mesaprobe.labels.near_optimal import near_optimal_counts
 from mesaprobe.labels.values import decision_steps, value_labels
 from mesaprobe.problems import Problem, ProblemConfig, make_problem
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
 _CHUNK = 1000
 """Instances that are labelled at once."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float64, Int32, Int64
 
 from mesaprobe.labels.objectives import Objective, objective_values
 from mesaprobe.problems import Problem
-from mesaprobe.solvers.bounds import prefix_costs
+from mesaprobe.solvers.bounds.lower_bounds import prefix_costs
 
 MIN_CITIES_LEFT = 4
 """A decision is a state with at least this many unvisited cities."""

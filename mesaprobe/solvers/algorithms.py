@@ -12,12 +12,12 @@ from mesaprobe.errors import UserError
 from mesaprobe.problems import Problem
 from mesaprobe.registry import Registry
 from mesaprobe.solvers import constructive
-from mesaprobe.solvers.annealing import anneal
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.local_search import NEIGHBOURHOODS, Neighbourhood, Rule, local_search
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.improvement.annealing import anneal
+from mesaprobe.solvers.improvement.local_search import NEIGHBOURHOODS, Neighbourhood, Rule, local_search
+from mesaprobe.solvers.improvement.routing import routing
 from mesaprobe.solvers.lookahead import lookahead_completions, lookahead_tours
 from mesaprobe.solvers.random_streams import instance_seeds
-from mesaprobe.solvers.routing import routing
 
 Completions: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(weights [batch, n, n], prefixes [batch, n], lengths [batch]) -> tours [batch, n] that keep the prefixes."""
@@ -99,9 +99,11 @@ def _members() -> list[Algorithm]:
     return [
         Algorithm("nearest_neighbour", 1, c.nearest_neighbour, c.nearest_neighbour_completions, walking=True),
         Algorithm("randomised_nearest_neighbour", 1, c.randomised_nearest_neighbour, randomised=True, walking=True),
+        Algorithm("farthest_neighbour", 1, c.farthest_neighbour, c.farthest_neighbour_completions, walking=True),
+        Algorithm("remotest_neighbour", 1, c.remotest_neighbour, c.remotest_neighbour_completions, walking=True),
         Algorithm("greedy_edge", 2, c.greedy_edge, c.greedy_edge_completions),
         Algorithm("cheapest_insertion", 2, c.cheapest_insertion, c.cheapest_insertion_completions),
-        Algorithm("nearest_insertion", 2, c.nearest_insertion),
+        Algorithm("nearest_insertion", 2, c.nearest_insertion, c.nearest_insertion_completions),
         Algorithm("farthest_insertion", 2, c.farthest_insertion, c.farthest_insertion_completions),
         Algorithm("random_insertion", 2, c.random_insertion, randomised=True),
         Algorithm("savings", 2, c.savings, c.savings_completions),

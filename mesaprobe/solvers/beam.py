@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from mesaprobe.errors import UserError
-from mesaprobe.solvers.ascent import price_scales
-from mesaprobe.solvers.bounds import BoundKind, bound_space, kind_code, remaining_bound
+from mesaprobe.solvers.bounds.ascent import price_scales
+from mesaprobe.solvers.bounds.lower_bounds import BoundKind, bound_space, kind_code, remaining_bound
 from mesaprobe.solvers.constructive.states import checked_prefixes, city_zero
 from mesaprobe.solvers.weights import checked_weights
 

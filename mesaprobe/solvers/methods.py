@@ -11,10 +11,10 @@ from jaxtyping import Int32, Real
 from mesaprobe.errors import UserError
 from mesaprobe.registry import Registry
 from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
-from mesaprobe.solvers.cp_sat import solve_cp_sat
-from mesaprobe.solvers.held_karp import held_karp
-from mesaprobe.solvers.highs import fits_highs, solve_highs
-from mesaprobe.solvers.routing import routing
+from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.highs import fits_highs, solve_highs
+from mesaprobe.solvers.improvement.routing import routing
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution
 
 Method: TypeAlias = Callable[[np.ndarray, np.ndarray | None, float | None, int], Solution]

@@ -8,7 +8,7 @@ import torch
 from mesaprobe.decoding import greedy_rollout
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.held_karp import held_karp
+from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.statistics.bootstrap import bootstrap_mean
 from mesaprobe.training.config import TrainConfig
 from mesaprobe.training.stream import evaluation_instances

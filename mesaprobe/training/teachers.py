@@ -1,9 +1,9 @@
 """Teachers: whoever names the next city in the training data (DESIGN section 4, "Direction is not a free choice").
 
 A teacher turns instances into sequences: tours from city 0 and, for every decision along them, a distribution
-over next cities. Optimal and nearest-neighbour teachers answer any state. The other algorithms of the library and
-functions of the user's answer along their own tours, which are taught in both directions on symmetric problems,
-except those of walking rules.
+over next cities. Optimal teachers and rules that say what they would do next answer any state. The other algorithms
+of the library and functions of the user's answer along their own tours, which are taught in both directions on
+symmetric problems, except those of walking rules.
 """
 
 import importlib
@@ -20,7 +20,8 @@ from mesaprobe.problems import Instances, rotate_to_city_zero
 from mesaprobe.registry import Registry
 from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
 from mesaprobe.solvers.constructive import nearest_cities, nearest_neighbour_completions
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
+from mesaprobe.training.tie_breaks import with_ties_broken
 
 TourFunction = Callable[[Int32[np.ndarray, "batch n n"], int], Int64[np.ndarray, "batch n"]]
 
@@ -81,14 +82,42 @@ class NearestTeacher:
 
 @dataclass(frozen=True)
 class AlgorithmTeacher:
-    """Tours of an algorithm of the library; a walking rule keeps its direction."""
+    """Tours of an algorithm of the library; a walking rule keeps its direction.
+
+    An algorithm that answers any state (`completions`) is taught as a policy: at every state the city that it would
+    name next, ties broken at random once per instance, along its own choices and after random legal prefixes.
+    """
 
     algorithm: Algorithm
 
-    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences:  # noqa: ARG002
+    def __call__(self, instances: Instances, rng: np.random.Generator, random_prefixes: float) -> Sequences:
+        both_directions = instances.problem.symmetric and not self.algorithm.walking
+        if self.algorithm.completions is not None:
+            return self._as_policy(instances, rng, random_prefixes, both_directions)
         seed = int(rng.integers(2**31))
         tours = self.algorithm(instances.weights, instances.coordinates, seed)
-        return _along(tours, rng, both_directions=instances.problem.symmetric and not self.algorithm.walking)
+        return _along(tours, rng, both_directions=both_directions)
+
+    def _as_policy(
+        self, instances: Instances, rng: np.random.Generator, random_prefixes: float, both_directions: bool
+    ) -> Sequences:
+        """Roll the rule out from random prefixes; at city 0 an undirected rule may go to either neighbour."""
+        completions, n = self.algorithm.completions, instances.problem.n
+        assert completions is not None
+        weights = with_ties_broken(instances.weights, instances.problem, rng)
+        tours, lengths = random_prefixes_for(len(instances), n, random_prefixes, rng)
+        backwards = rng.random(len(instances)) < 0.5 * both_directions
+        named = np.zeros((len(instances), n - 1, n), dtype=bool)
+        rows = np.arange(len(instances))
+        for step in range(n - 1):
+            found = completions(weights, tours, np.full(len(instances), step + 1))
+            if step == 0 and both_directions:
+                named[rows, 0, found[:, -1]] = True
+                flipped = np.concatenate([found[:, :1], found[:, :0:-1]], axis=1)
+                found = np.where(backwards[:, None], flipped, found)
+            named[rows, step, found[:, step + 1]] = True
+            tours = np.where((lengths <= step + 1)[:, None], found, tours)
+        return Sequences(tours, _uniform(named))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mesaprobe.labels.pairs.invisible import Imitator, imitator_keeps
 from mesaprobe.labels.pairs.pairs import CounterfactualPairs
 from mesaprobe.problems import Instances, ceil_distances
 from mesaprobe.solvers.algorithms import ALGORITHMS
-from mesaprobe.solvers.held_karp import action_values, held_karp
+from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 
 _Claims: TypeAlias = Iterator[tuple[str, np.ndarray]]
 

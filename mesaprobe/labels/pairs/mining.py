@@ -13,7 +13,7 @@ from mesaprobe.labels.pairs.moves import irrelevant_moves, relevant_moves
 from mesaprobe.labels.pairs.pairs import CounterfactualPairs, MinedPairs, PairYield
 from mesaprobe.labels.pairs.states import States, far_cities, free_cities, optimum_of, prefix_costs
 from mesaprobe.problems import Problem
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
 STATES_PER_ROUND = 2048
 """Fixed, so that asking for more pairs gives the same first ones."""

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Real
 
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.held_karp import optimal_rollouts
+from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 
 RANK_CLASSES = 3
 """Entries fall into the shortest, the middle and the longest third of their instance."""

@@ -17,6 +17,7 @@ from mesaprobe.solvers.constructive.insertion import (
     farthest_insertion,
     farthest_insertion_completions,
     nearest_insertion,
+    nearest_insertion_completions,
     random_insertion,
 )
 from mesaprobe.solvers.constructive.nearest import (
@@ -27,12 +28,20 @@ from mesaprobe.solvers.constructive.nearest import (
 from mesaprobe.solvers.constructive.planar import hull_insertion, space_filling_curve, sweep
 from mesaprobe.solvers.constructive.spanning_tree import mst_preorder, mst_preorder_completions
 from mesaprobe.solvers.constructive.states import nearest_cities, step_weights, unvisited
+from mesaprobe.solvers.constructive.walks import (
+    farthest_neighbour,
+    farthest_neighbour_completions,
+    remotest_neighbour,
+    remotest_neighbour_completions,
+)
 
 __all__ = [
     "cheapest_insertion",
     "cheapest_insertion_completions",
     "farthest_insertion",
     "farthest_insertion_completions",
+    "farthest_neighbour",
+    "farthest_neighbour_completions",
     "greedy_edge",
     "greedy_edge_completions",
     "hull_insertion",
@@ -40,10 +49,13 @@ __all__ = [
     "mst_preorder_completions",
     "nearest_cities",
     "nearest_insertion",
+    "nearest_insertion_completions",
     "nearest_neighbour",
     "nearest_neighbour_completions",
     "random_insertion",
     "randomised_nearest_neighbour",
+    "remotest_neighbour",
+    "remotest_neighbour_completions",
     "savings",
     "savings_completions",
     "space_filling_curve",

@@ -56,6 +56,16 @@ def cheapest_insertion_completions(
     return _completions(weights, prefixes, lengths, _CHEAPEST)
 
 
+def nearest_insertion_completions(
+    weights: Int32[np.ndarray, "batch n n"],
+    prefixes: Int64[np.ndarray, "batch n"],
+    lengths: Int64[np.ndarray, " batch"],
+) -> Int64[np.ndarray, "batch n"]:
+    """Nearest insertion into the closed tour through the first `lengths[b]` >= 1 cities, whose edges all stay
+    except the one back to city 0. Distances are to all cities of that tour, those inside the prefix too."""
+    return _completions(weights, prefixes, lengths, _NEAREST)
+
+
 def farthest_insertion_completions(
     weights: Int32[np.ndarray, "batch n n"],
     prefixes: Int64[np.ndarray, "batch n"],

@@ -26,7 +26,7 @@ def nearest_neighbour_completions(
     """Keep the first `lengths[b]` >= 1 cities of each prefix, then go on to the nearest unvisited city."""
     weights = checked_weights(weights)
     tours, lengths = checked_prefixes(weights, prefixes, lengths)
-    _nearest_from(weights, tours, lengths)
+    walk_by_keys(weights, tours, lengths)
     return tours
 
 
@@ -47,7 +47,8 @@ def randomised_nearest_neighbour(
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest_from(weights, tours, lengths):  # type: ignore[no-untyped-def]
+def walk_by_keys(keys, tours, lengths):  # type: ignore[no-untyped-def]
+    """Complete each tour in place: from the current city to the free one with the least key, the lowest index first."""
     batch, n = tours.shape
     free = np.empty(n, dtype=np.bool_)
     for b in range(batch):
@@ -57,7 +58,7 @@ def _nearest_from(weights, tours, lengths):  # type: ignore[no-untyped-def]
         for t in range(lengths[b], n):
             current, best = tours[b, t - 1], -1
             for city in range(n):
-                if free[city] and (best < 0 or weights[b, current, city] < weights[b, current, best]):
+                if free[city] and (best < 0 or keys[b, current, city] < keys[b, current, best]):
                     best = city
             tours[b, t] = best
             free[best] = False

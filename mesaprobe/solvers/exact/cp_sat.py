@@ -5,8 +5,8 @@ import time
 import numpy as np
 from jaxtyping import Int32
 
-from mesaprobe.solvers.local_search import starting_tours
-from mesaprobe.solvers.potentials import reduce_weights
+from mesaprobe.solvers.bounds.potentials import reduce_weights
+from mesaprobe.solvers.improvement.local_search import starting_tours
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution
 
 

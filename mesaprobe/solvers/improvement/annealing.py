@@ -6,8 +6,8 @@ import numba
 import numpy as np
 from jaxtyping import Int32, Int64, UInt64
 
+from mesaprobe.solvers.improvement.trajectory import Trajectory, checked_tours, padded
 from mesaprobe.solvers.random_streams import next_uniform
-from mesaprobe.solvers.trajectory import Trajectory, checked_tours, padded
 from mesaprobe.solvers.weights import checked_weights
 
 

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from mesaprobe.solvers.spanning_trees import cheapest_distinct_ends, spanning_tree
+from mesaprobe.solvers.bounds.spanning_trees import cheapest_distinct_ends, spanning_tree
 
 _FINEST_SCALE = 1024
 _LARGEST_TOTAL = 2**36

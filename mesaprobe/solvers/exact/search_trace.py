@@ -19,7 +19,7 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Bool, Int8, Int16, Int32, Int64
 
-from mesaprobe.solvers.bounds import BoundKind, prefix_costs, state_bounds
+from mesaprobe.solvers.bounds.lower_bounds import BoundKind, prefix_costs, state_bounds
 from mesaprobe.solvers.solution import tour_cost
 
 NO_INCUMBENT = np.iinfo(np.int64).max

@@ -20,11 +20,17 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from mesaprobe.errors import UserError
-from mesaprobe.solvers.ascent import ascend, one_tree, price_scales
-from mesaprobe.solvers.assignment import Assignment, cheapest_assignment, load_assignment, make_assignment
+from mesaprobe.solvers.bounds.ascent import ascend, one_tree, price_scales
+from mesaprobe.solvers.bounds.assignment import Assignment, cheapest_assignment, load_assignment, make_assignment
+from mesaprobe.solvers.bounds.spanning_trees import (
+    Remainder,
+    cheapest_ends,
+    load_remainder,
+    make_remainder,
+    spanning_tree,
+)
 from mesaprobe.solvers.constructive.states import checked_prefixes, city_zero
 from mesaprobe.solvers.lookahead import UNREACHABLE, nearest_completion_cost
-from mesaprobe.solvers.spanning_trees import Remainder, cheapest_ends, load_remainder, make_remainder, spanning_tree
 from mesaprobe.solvers.weights import checked_weights
 
 BoundKind: TypeAlias = Literal["none", "mst", "one_tree", "ascent", "assignment"]

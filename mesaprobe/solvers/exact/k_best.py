@@ -12,9 +12,9 @@ from jaxtyping import Int32, Int64
 
 from mesaprobe.errors import UserError
 from mesaprobe.solvers.constructive.states import checked_prefixes, city_zero
-from mesaprobe.solvers.held_karp import MAX_CITIES
-from mesaprobe.solvers.held_karp import _fill as fill_table
-from mesaprobe.solvers.held_karp import _workspace as make_table
+from mesaprobe.solvers.exact.held_karp import MAX_CITIES
+from mesaprobe.solvers.exact.held_karp import _fill as fill_table
+from mesaprobe.solvers.exact.held_karp import _workspace as make_table
 from mesaprobe.solvers.weights import checked_weights
 
 _UNREACHED = np.iinfo(np.int64).max

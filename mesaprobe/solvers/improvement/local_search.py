@@ -12,8 +12,8 @@ from jaxtyping import Int32, Int64
 
 from mesaprobe.problems import tour_costs
 from mesaprobe.solvers.constructive import greedy_edge, nearest_neighbour
-from mesaprobe.solvers.moves import descend
-from mesaprobe.solvers.trajectory import Trajectory, checked_tours, padded
+from mesaprobe.solvers.improvement.moves import descend
+from mesaprobe.solvers.improvement.trajectory import Trajectory, checked_tours, padded
 from mesaprobe.solvers.weights import checked_weights
 
 Rule: TypeAlias = Literal["best", "first"]

@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float64, Int32, Int64
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import tour_costs
-from mesaprobe.solvers.ascent import ascend, price_scales
+from mesaprobe.solvers.bounds.ascent import ascend, price_scales
+from mesaprobe.solvers.bounds.spanning_trees import Remainder, load_remainder, make_remainder
 from mesaprobe.solvers.constructive import nearest_neighbour
-from mesaprobe.solvers.held_karp import OptimalTours
-from mesaprobe.solvers.local_search import local_search
-from mesaprobe.solvers.moves import descend
-from mesaprobe.solvers.spanning_trees import Remainder, load_remainder, make_remainder
+from mesaprobe.solvers.exact.held_karp import OptimalTours
+from mesaprobe.solvers.improvement.local_search import local_search
+from mesaprobe.solvers.improvement.moves import descend
 from mesaprobe.solvers.weights import checked_weights
 
 MAX_CITIES = 60

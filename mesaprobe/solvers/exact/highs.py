@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Int32
 
 from mesaprobe.errors import UserError
+from mesaprobe.solvers.bounds.potentials import reduce_weights
 from mesaprobe.solvers.constructive import greedy_edge
-from mesaprobe.solvers.local_search import local_search, starting_tours
-from mesaprobe.solvers.potentials import reduce_weights
+from mesaprobe.solvers.improvement.local_search import local_search, starting_tours
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution, tour_cost
 
 MAX_TOTAL = 10**8

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Int8, Int16, Int32, Int64
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import tour_costs
-from mesaprobe.solvers.ascent import price_scales
-from mesaprobe.solvers.bounds import BoundKind, bound_space, kind_code, remaining_bound
+from mesaprobe.solvers.bounds.ascent import price_scales
+from mesaprobe.solvers.bounds.lower_bounds import BoundKind, bound_space, kind_code, remaining_bound
 from mesaprobe.solvers.constructive import nearest_neighbour
-from mesaprobe.solvers.search_trace import NO_INCUMBENT, SearchEvent, SearchTotals, SearchTrace
+from mesaprobe.solvers.exact.search_trace import NO_INCUMBENT, SearchEvent, SearchTotals, SearchTrace
 from mesaprobe.solvers.weights import checked_weights
 
 Start = Literal["none", "nearest_neighbour"]

@@ -1,0 +1,1 @@
+"""Exact solvers: dynamic programming, branch and bound with its trace, and the solvers of OR-Tools and SciPy."""

@@ -1,0 +1,1 @@
+"""Improvement of whole tours: local search with its trajectory, simulated annealing, routing search."""

@@ -1,0 +1,40 @@
+"""Ties broken at random: which of several equal weights a rule takes first should carry no meaning."""
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from mesaprobe.problems import Problem
+from mesaprobe.solvers.algorithms import Completions
+
+SCALE = 4096
+"""A weight of w becomes SCALE * w plus less than SCALE / (4 n)."""
+
+
+def with_ties_broken(
+    weights: Int32[np.ndarray, "batch n n"], problem: Problem, rng: np.random.Generator
+) -> Int64[np.ndarray, "batch n n"]:
+    """Scaled weights with random fractions of less than 1 / (4 n) of a unit added: equal weights are ranked at
+    random, and sums of up to 2 n weights keep their order where they differ. Symmetric problems stay symmetric.
+
+    >>> from mesaprobe.problems import ProblemConfig, make_problem
+    >>> problem = make_problem(ProblemConfig(n=5))
+    >>> weights = problem.draw(2, np.random.default_rng(0)).weights
+    >>> broken = with_ties_broken(weights, problem, np.random.default_rng(1))
+    >>> bool((broken // SCALE == weights).all()), bool((broken == broken.swapaxes(1, 2)).all())
+    (True, True)
+    """
+    fractions = rng.integers(0, SCALE // (4 * problem.n), size=weights.shape)
+    if problem.symmetric:
+        fractions = np.triu(fractions, 1)
+        fractions = fractions + fractions.swapaxes(1, 2)
+    off_diagonal = ~np.eye(weights.shape[1], dtype=bool)
+    return SCALE * weights.astype(np.int64) + fractions * off_diagonal
+
+
+def choices_along(
+    completions: Completions, weights: Int64[np.ndarray, "batch n n"], tours: Int64[np.ndarray, "batch n"]
+) -> Int64[np.ndarray, "batch decision"]:
+    """The city that a rule would name next at each of the n - 1 states along the tours."""
+    batch, n = tours.shape
+    columns = [completions(weights, tours, np.full(batch, length))[:, length] for length in range(1, n)]
+    return np.stack(columns, axis=1)
