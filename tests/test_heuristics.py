@@ -10,12 +10,21 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import ConvexHull
 
 from mesaprobe.errors import UserError
-from mesaprobe.problems import ProblemConfig, canonical_tours, ceil_distances, make_problem, tour_costs
+from mesaprobe.problems import (
+    Instances,
+    Problem,
+    ProblemConfig,
+    canonical_tours,
+    ceil_distances,
+    make_problem,
+    tour_costs,
+)
 from mesaprobe.solvers import constructive
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1, Algorithm
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.solvers.random_streams import instance_seeds, next_word
-from mesaprobe.training.teachers import TEACHERS
+from mesaprobe.training.teachers import TEACHERS, random_prefixes_for
+from mesaprobe.training.tie_breaks import with_ties_broken
 
 LIBRARY = tuple(ALGORITHMS)
 WITH_COMPLETIONS = tuple(name for name in LIBRARY if ALGORITHMS[name].completions is not None)
@@ -154,12 +163,16 @@ def test_heur_v1_is_six_rules_of_degree_two_at_most() -> None:
     assert planar == ["hull_insertion", "sweep", "space_filling_curve"]
 
 
-@pytest.mark.parametrize("family", ["euclidean", "asymmetric"])
-def test_every_algorithm_teaches_its_own_tours(family: str) -> None:
-    problem = make_problem(ProblemConfig(family=family, n=7))
+TEACHING = [ProblemConfig(family="euclidean", n=7), ProblemConfig(family="asymmetric", n=7, levels=10_000)]
+"""Families whose instances have no ties, so that a rule has one answer."""
+
+
+@pytest.mark.parametrize("config", TEACHING, ids=lambda config: config.family)
+def test_an_algorithm_without_choices_at_states_teaches_its_own_tours(config: ProblemConfig) -> None:
+    problem = make_problem(config)
     instances = problem.draw(40, np.random.default_rng(5))
     for name in LIBRARY:
-        if not ALGORITHMS[name].applies_to(problem) or name == "nearest_neighbour":
+        if not ALGORITHMS[name].applies_to(problem) or ALGORITHMS[name].completions is not None:
             continue
         sequences = TEACHERS[name](instances, np.random.default_rng(6), 0.15)
         tours = ALGORITHMS[name](
@@ -175,6 +188,48 @@ def test_every_algorithm_teaches_its_own_tours(family: str) -> None:
         else:
             assert (sequences.tours == tours).all(), name
             assert np.allclose(followed, 1)
+
+
+@pytest.mark.parametrize("config", TEACHING, ids=lambda config: config.family)
+def test_a_rule_is_taught_at_every_state_along_its_choices_and_after_random_prefixes(config: ProblemConfig) -> None:
+    problem = make_problem(config)
+    instances = problem.draw(60, np.random.default_rng(5))
+    for name in WITH_COMPLETIONS:
+        algorithm = ALGORITHMS[name]
+        if not algorithm.applies_to(problem) or name == "nearest_neighbour":
+            continue
+        assert algorithm.completions is not None
+        sequences = TEACHERS[name](instances, np.random.default_rng(6), 0.5)
+        tours, lengths = sequences.tours, random_prefixes_for(60, 7, 0.5, _rng_after_ties(instances, problem))[1]
+        for step in range(6):
+            found = algorithm.completions(instances.weights, tours, np.full(60, step + 1))
+            right = np.zeros((60, 7), dtype=bool)
+            right[np.arange(60), found[:, step + 1]] = True
+            if step == 0 and problem.symmetric and not algorithm.walking:
+                right[np.arange(60), found[:, -1]] = True
+            assert ((sequences.targets[:, step] > 0) == right).all(), name
+            follows = np.take_along_axis(right, tours[:, step + 1, None], axis=1)[:, 0]
+            assert follows[lengths <= step + 1].all(), name
+        assert not np.take_along_axis(sequences.targets > 0, tours[:, 1:, None], axis=2).all(), name
+
+
+def _rng_after_ties(instances: Instances, problem: Problem) -> np.random.Generator:
+    """The generator as the teacher leaves it before it draws prefixes."""
+    rng = np.random.default_rng(6)
+    with_ties_broken(instances.weights, problem, rng)
+    return rng
+
+
+def test_broken_ties_rank_equal_weights_at_random_and_keep_all_other_orders() -> None:
+    problem = make_problem(ProblemConfig(n=8, levels=4))
+    weights = problem.draw(200, np.random.default_rng(0)).weights
+    broken = with_ties_broken(weights, problem, np.random.default_rng(1))
+    upper = np.triu_indices(8, 1)
+    before, after = weights[:, *upper], broken[:, *upper]
+    ties = before[:, :, None] == before[:, None, :]
+    assert ((before[:, :, None] < before[:, None, :]) <= (after[:, :, None] < after[:, None, :])).all()
+    first = (after[:, :, None] < after[:, None, :])[ties & ~np.eye(28, dtype=bool)]
+    assert 0.45 < first.mean() < 0.5  # a few fractions are equal
 
 
 # --- each rule against a plain statement of it ---

@@ -112,7 +112,7 @@ class AlgorithmTeacher:
         for step in range(n - 1):
             found = completions(weights, tours, np.full(len(instances), step + 1))
             if step == 0 and both_directions:
-                named[rows, 0, found[:, -1]] = True
+                named[rows, 0, found[:, 1]] = named[rows, 0, found[:, -1]] = True
                 flipped = np.concatenate([found[:, :1], found[:, :0:-1]], axis=1)
                 found = np.where(backwards[:, None], flipped, found)
             named[rows, step, found[:, step + 1]] = True
