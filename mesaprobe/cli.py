@@ -17,6 +17,7 @@ VERBS = {
     "train": "train a GPT on tours",
     "analyze": "look inside a trained network and write a report",
     "solve": "solve the instances of a TSPLIB or .npz file",
+    "zoo": "networks of known mechanism: list, build, certify",
     "report": "render report.html again from stored results",
     "bench": "the performance table, each row against a peer in the same run",
 }
@@ -308,10 +309,84 @@ def _print_rows(
     Console().print(table)
 
 
+# --- zoo -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ZooArguments:
+    """Options of `mesaprobe zoo`."""
+
+    action: Annotated[Literal["list", "build", "certify"], tyro.conf.Positional]
+    """list: members, mechanisms, certificates, and what accuracy or architecture alone tell of the class.
+    build: members that are not there. certify: test that their labels are true."""
+    members: tuple[str, ...] = ("all",)
+    """Members, families, or compiled, trained, search, heuristic, all."""
+    folder: Path = Path("trained_models/zoo")
+    """Where the members lie."""
+    processes: int = 0
+    """Members at a time, one thread each; 0 takes all cores."""
+    again: bool = False
+    """certify: also where a certificate of these weights is stored."""
+    json: bool = False
+    """One JSON object per line instead of a table."""
+
+
+def _zoo(words: list[str]) -> None:
+    given: ZooArguments = _parse(ZooArguments, "zoo", words)
+    if given.processes < 0:
+        raise UserError(f"processes must not be negative, got {given.processes}")
+    if given.action == "list":
+        _zoo_list(given)
+        return
+    import os
+
+    from mesaprobe.zoo.build import build, certify_members
+    from mesaprobe.zoo.catalogue import select
+
+    chosen, processes = select(given.members), given.processes or os.cpu_count() or 1
+    if given.action == "build":
+        outcomes = build(given.folder, chosen, processes)
+    else:
+        outcomes = certify_members(given.folder, chosen, processes, again=given.again)
+    failed = 0
+    for outcome in outcomes:
+        row = dataclasses.asdict(outcome)
+        print(json.dumps(row) if given.json else f"{outcome.name}: {outcome.text}", flush=True)
+        failed += outcome.failed
+    if failed:
+        raise UserError(f"{failed} of {len(chosen)} members failed; the lines above say why")
+
+
+def _zoo_list(given: ZooArguments) -> None:
+    from mesaprobe.zoo.command import families_certified, list_rows, overlaps
+
+    _print_rows(
+        list_rows(given.folder, given.members),
+        as_json=given.json,
+        columns={
+            "name": lambda row: row["name"],
+            "family": lambda row: row["family"] + (" (sealed)" if row["sealed"] else ""),
+            "class": lambda row: row["class"],
+            "degree": lambda row: str(row["degree"]),
+            "certified": lambda row: "yes" if row["certified"] else "no",
+            "gap": lambda row: "-" if row["gap_mean"] is None else f"{row['gap_mean']:.1%}",
+            "mechanism": lambda row: row["mechanism"],
+        },
+    )
+    if given.json:
+        return
+    for role, families in families_certified(given.folder).items():
+        print(f"{role}: {len(families)} families certified ({', '.join(families) or 'none'})")
+    for overlap in overlaps(given.folder):
+        failed = "; FAILED" if overlap.passed is False else ""
+        print(f"{overlap.name} ({overlap.members} members): {overlap.why}{failed}")
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "analyze": _analyze,
     "solve": _solve,
+    "zoo": _zoo,
     "report": _report,
     "bench": _bench,
 }

@@ -20,6 +20,7 @@ from mesaprobe.solvers.constructive.insertion import (
     nearest_insertion_completions,
     random_insertion,
 )
+from mesaprobe.solvers.constructive.mixture import gated_neighbour, gated_neighbour_completions
 from mesaprobe.solvers.constructive.nearest import (
     nearest_neighbour,
     nearest_neighbour_completions,
@@ -31,8 +32,12 @@ from mesaprobe.solvers.constructive.states import nearest_cities, step_weights, 
 from mesaprobe.solvers.constructive.walks import (
     farthest_neighbour,
     farthest_neighbour_completions,
+    penalty_neighbour,
+    penalty_neighbour_completions,
     remotest_neighbour,
     remotest_neighbour_completions,
+    sequential_savings,
+    sequential_savings_completions,
 )
 
 __all__ = [
@@ -42,6 +47,8 @@ __all__ = [
     "farthest_insertion_completions",
     "farthest_neighbour",
     "farthest_neighbour_completions",
+    "gated_neighbour",
+    "gated_neighbour_completions",
     "greedy_edge",
     "greedy_edge_completions",
     "hull_insertion",
@@ -52,12 +59,16 @@ __all__ = [
     "nearest_insertion_completions",
     "nearest_neighbour",
     "nearest_neighbour_completions",
+    "penalty_neighbour",
+    "penalty_neighbour_completions",
     "random_insertion",
     "randomised_nearest_neighbour",
     "remotest_neighbour",
     "remotest_neighbour_completions",
     "savings",
     "savings_completions",
+    "sequential_savings",
+    "sequential_savings_completions",
     "space_filling_curve",
     "step_weights",
     "sweep",

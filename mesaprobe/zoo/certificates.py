@@ -1,0 +1,182 @@
+"""Certificates: the test that a member's label is true, on data that no line of evidence uses.
+
+A compiled member must answer as the algorithm that it was written as, an imitator as its teacher; both along its
+own tours and, out of distribution, on other weights and after random legal prefixes. What fails is discarded, never
+relabelled (method.md section 6).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from mesaprobe.decoding import greedy_rollout
+from mesaprobe.models.subject import Subject
+from mesaprobe.problems import Instances, Problem, ProblemConfig, ceil_distances, make_problem
+from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.zoo.reference import Reference
+
+INSTANCES = 500
+"""Instances per set, with n - 1 states each."""
+BRANCH = 0xCE47
+"""Branch of the seed from which certificates draw; training and the lines of evidence use others."""
+LIMITS: dict[str, tuple[float, float]] = {"construction": (0.99, 0.99), "imitation": (0.99, 0.97)}
+"""Agreement asked for: on test states, and on average over the sets out of distribution."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Share of states that agree, out of distribution: other weights along own tours, and states off them."""
+
+    skewed: float
+    coarse: float
+    metric: float
+    random_prefixes: float
+    """Natural instances, all states of random tours."""
+
+    @property
+    def mean(self) -> float:
+        """Over the four sets."""
+        return (self.skewed + self.coarse + self.metric + self.random_prefixes) / 4
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How good a member is at the task, on the certificate's own instances; fractions of 1."""
+
+    gap_mean: float
+    optimal_fraction: float
+    legal_fraction: float
+    """Rollouts that stay legal without the mask."""
+    instances: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether a member does what its label says. Rates are fractions of states (or tours)."""
+
+    kind: Literal["construction", "imitation", "none"]
+    passed: bool
+    why: str
+    agreement: float | None
+    """States along the member's own tours where its most likely city, unmasked, is one the mechanism allows."""
+    first_agreement: float | None
+    """The same, first decision only."""
+    tour_agreement: float | None
+    """Own tours all of whose decisions agree."""
+    agreement_elsewhere: Elsewhere | None
+    """Out of distribution."""
+    performance: Performance
+    seed: int
+    weights_hash: str
+
+
+def certify(
+    subject: Subject, reference: Reference | None, kind: Literal["construction", "imitation", "none"], *, seed: int = 0
+) -> Certificate:
+    """Compare a network's choices with the mechanism that it is labelled with (None: measure performance only)."""
+    natural = subject.problem.draw(INSTANCES, np.random.default_rng([BRANCH, seed, 0]))
+    rollout = greedy_rollout(subject, torch.from_numpy(natural.features))
+    tours = rollout.tours.numpy()
+    performance = _performance(natural, tours, rollout.legal.numpy())
+    if reference is None or kind == "none":
+        why = "a sanity member has no mechanism to test"
+        return Certificate("none", False, why, None, None, None, None, performance, seed, subject.weights_hash)
+    rng = np.random.default_rng([BRANCH, seed, 1])
+    agrees = agreement(subject, reference, natural, tours, rng)
+    elsewhere = _agreement_elsewhere(subject, reference, natural, rng, seed)
+    on_test, outside = float(agrees.mean()), elsewhere.mean
+    needed, needed_outside = LIMITS[kind]
+    return Certificate(
+        kind=kind,
+        passed=on_test >= needed and outside >= needed_outside,
+        why=f"agrees with its mechanism in {on_test:.2%} of test states (at least {needed:.0%}) and "
+        f"{outside:.2%} out of distribution (at least {needed_outside:.0%})",
+        agreement=on_test,
+        first_agreement=float(agrees[:, 0].mean()),
+        tour_agreement=float(agrees.all(axis=1).mean()),
+        agreement_elsewhere=elsewhere,
+        performance=performance,
+        seed=seed,
+        weights_hash=subject.weights_hash,
+    )
+
+
+def _performance(instances: Instances, tours: np.ndarray, legal: np.ndarray) -> Performance:
+    cost, optimum = instances.tour_costs(tours), held_karp(instances.weights).costs
+    return Performance(
+        float((cost / optimum - 1).mean()), float((cost == optimum).mean()), float(legal.mean()), len(instances)
+    )
+
+
+def _agreement_elsewhere(
+    subject: Subject, reference: Reference, natural: Instances, rng: np.random.Generator, seed: int
+) -> Elsewhere:
+    """Share of agreeing states on shifted weights along own tours, and along random tours of natural instances."""
+    found = {}
+    for index, (name, draw) in enumerate(SHIFTED.items()):
+        shifted = draw(subject.problem, INSTANCES, np.random.default_rng([BRANCH, seed, 2 + index]))
+        own = greedy_rollout(subject, torch.from_numpy(shifted.features)).tours.numpy()
+        found[name] = float(agreement(subject, reference, shifted, own, rng).mean())
+    at_random = float(agreement(subject, reference, natural, _random_tours(natural, rng), rng).mean())
+    return Elsewhere(**found, random_prefixes=at_random)
+
+
+def agreement(
+    subject: Subject,
+    reference: Reference,
+    instances: Instances,
+    tours: Int64[np.ndarray, "batch n"],
+    rng: np.random.Generator,
+) -> Bool[np.ndarray, "batch decision"]:
+    """At each decision along the tours: is the most likely city, unmasked, one that the mechanism allows?"""
+    features, prefixes = torch.from_numpy(instances.features), torch.from_numpy(tours[:, :-1])
+    parts = zip(features.split(512), prefixes.split(512), strict=True)
+    chosen = torch.cat([subject.logits(f, t).argmax(-1).cpu() for f, t in parts]).numpy()
+    allowed = reference(instances, tours, rng)
+    return np.take_along_axis(allowed, chosen[:, :, None], axis=2)[:, :, 0]
+
+
+def _random_tours(instances: Instances, rng: np.random.Generator) -> Int64[np.ndarray, "batch n"]:
+    batch, n = instances.weights.shape[:2]
+    tours = np.zeros((batch, n), dtype=np.int64)
+    tours[:, 1:] = 1 + np.argsort(rng.random((batch, n - 1)), axis=1)
+    return tours
+
+
+# ---- other weights, shown to the network as it knows them (matrix and asymmetric problems) ------------------------
+
+Draw = Callable[[Problem, int, np.random.Generator], Instances]
+
+
+def _levels(problem: Problem) -> int:
+    return problem.config.levels
+
+
+def skewed(problem: Problem, count: int, rng: np.random.Generator) -> Instances:
+    """Mostly small weights: a uniform weight w becomes ceil(w^2 / levels)."""
+    drawn = problem.draw(count, rng)
+    weights = -(-(drawn.weights.astype(np.int64) ** 2) // _levels(problem))
+    return Instances(problem, weights.astype(np.int32))
+
+
+def coarse(problem: Problem, count: int, rng: np.random.Generator) -> Instances:
+    """Weights rounded up to multiples of an eighth of the levels: many ties."""
+    drawn = problem.draw(count, rng)
+    step = max(_levels(problem) // 8, 1)
+    return Instances(problem, -(-drawn.weights // step) * np.int32(step))
+
+
+def metric(problem: Problem, count: int, rng: np.random.Generator) -> Instances:
+    """Distances between uniform points in the plane, the longest possible being the largest weight."""
+    side = 10_000
+    points = make_problem(ProblemConfig("euclidean", problem.n, grid=side)).draw(count, rng).coordinates
+    assert points is not None
+    scaled = np.ceil(ceil_distances(points) * (_levels(problem) / (side * 2**0.5 + 1)))
+    return Instances(problem, scaled.astype(np.int32))
+
+
+SHIFTED: dict[str, Draw] = {"skewed": skewed, "coarse": coarse, "metric": metric}

@@ -1,0 +1,114 @@
+"""The zoo's members: name, family, class, how to build one, and the mechanism that its certificate tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from mesaprobe.models.gpt import TourGPT
+from mesaprobe.problems import ProblemConfig
+from mesaprobe.registry import Registry
+from mesaprobe.training.config import TrainConfig
+from mesaprobe.zoo.reference import Reference
+
+Role = Literal["search", "heuristic", "decoy", "sanity"]
+
+FAMILIES: dict[Literal["search", "heuristic"], tuple[str, ...]] = {
+    "search": (
+        "enumeration",
+        "lookahead",
+        "beam",
+        "value_iteration",
+        "two_opt",
+        "or_opt",
+        "interchange_trained",
+        "branch_and_bound",
+        "tree_unroll",
+        "value_iteration_network",
+    ),
+    "heuristic": (
+        "nearest_neighbour",
+        "greedy_edge",
+        "cheapest_insertion",
+        "farthest_insertion",
+        "nearest_insertion",
+        "savings",
+        "mst_preorder",
+        "remotest_neighbour",
+        "farthest_neighbour",
+        "penalty_neighbour",
+        "sequential_savings",
+        "gated_mixture",
+        "local_scorer",
+    ),
+}
+"""The closed list of mechanisms (DESIGN section 2): all members of one are held out together."""
+
+DEVELOPMENT = ("enumeration", "lookahead", "two_opt", "nearest_neighbour", "greedy_edge", "local_scorer")
+"""Families on which lines of evidence are developed; the others can be sealed."""
+
+SEALING_SEED = 20261125
+"""Drawn before any line ran on the zoo."""
+
+
+def sealed_families() -> tuple[str, ...]:
+    """Two families per class on which no line is developed; they are opened when the error table is made.
+
+    >>> len(sealed_families())
+    4
+    """
+    rng = np.random.default_rng(SEALING_SEED)
+    drawn: list[str] = []
+    for families in FAMILIES.values():
+        eligible = [family for family in families if family not in DEVELOPMENT]
+        drawn += [eligible[index] for index in rng.choice(len(eligible), 2, replace=False)]
+    return tuple(drawn)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Weights written by hand (or by a rule from a seed)."""
+
+    build: Callable[[], TourGPT]
+    repeatable: bool = True
+    """Whether every machine must get the same weights to the last bit (checked by hash)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights from a training run that its config repeats."""
+
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of known mechanism."""
+
+    name: str
+    family: str
+    """Mechanism; "none" for sanity members, which are no family."""
+    role: Role
+    degree: int
+    """0 memory, 1 one-step rule, 2 constructive rule, 3 look-ahead or beam, 4 local search, 5 dynamic programming or
+    exhaustive (DESIGN section 2)."""
+    mechanism: str
+    """What it computes, in one clause."""
+    recipe: Compiled | Trained
+    reference: Reference | None
+    """What the certificate holds it to; None for sanity members."""
+    problem: ProblemConfig = field(default_factory=ProblemConfig)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether its weights were written, not trained."""
+        return isinstance(self.recipe, Compiled)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether its family waits for the error table."""
+        return self.family in sealed_families()
+
+
+ZOO: Registry[Member] = Registry("zoo member")
