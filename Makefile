@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check test-slow bench clean
+.PHONY: demo test check test-slow test-calibration bench clean
 
 demo: $(READY)
 	@$(BIN)/mesaprobe train --preset quick --out trained_models/demo --resume
@@ -22,6 +22,9 @@ check: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+test-calibration: $(READY)
+	$(BIN)/pytest -m slow tests/test_statistics*.py
 
 bench: $(READY)
 	$(BIN)/mesaprobe bench

@@ -7,6 +7,7 @@ says so. A peer that is not installed leaves `peer_value`, `ratio` and `met` nul
 
 import contextlib
 import importlib.util
+import io
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,7 @@ def training_step() -> BenchRow:
     the same shape with causal `scaled_dot_product_attention`, an embedding for its input and no hooks."""
     import torch
 
+    from mesaprobe.models.config import GPTConfig
     from mesaprobe.models.gpt import TourGPT
     from mesaprobe.training.config import PRESETS
     from mesaprobe.training.loop import make_optimiser, next_city_loss, optimisation_step
@@ -104,6 +106,7 @@ def training_step() -> BenchRow:
     config = PRESETS["matrix8-optimal"]
     n = config.problem.n
     batch = make_batch(config, 0)
+    assert isinstance(config.model, GPTConfig)
     model = TourGPT(config.model, n, make_problem(config.problem).feature_width)
     optimiser = make_optimiser(model, config)
     plain = _plain_gpt(n, config.model)
@@ -246,3 +249,134 @@ def _python_tsp() -> Callable[[Instances], object] | None:
     from python_tsp.exact import solve_tsp_dynamic_programming
 
     return lambda instances: [solve_tsp_dynamic_programming(weights) for weights in instances.weights]
+
+
+# ---- probes -----------------------------------------------------------------------------------------------------
+
+PROBE_SWEEP_GOAL = 20.0
+"""Times as fast as the same probes one by one."""
+
+
+@BENCHES.register("probe_sweep")
+def probe_sweep() -> BenchRow:
+    """Ridge probes of 8 targets at 3 sites of width 128, 3,000 samples of 1,000 instances, 5 folds, 7 penalties,
+    chosen inside each training set on the same folds. The scores must agree to 1e-3, else RuntimeError."""
+    from mesaprobe.instruments.probes import ridge_sweep
+
+    rng = np.random.default_rng(0)
+    activations = rng.normal(size=(3, 3000, 128)) @ rng.normal(size=(3, 128, 128))
+    targets = activations[:, :, :8].sum(axis=0) + 20.0 * rng.normal(size=(3000, 8))
+    folds = np.repeat(np.arange(1000) % 5, 3)
+    with _one_thread():
+        few = _ridge_cv_scores(activations[:1], targets[:, :2], folds)
+        apart = np.abs(ridge_sweep(activations, targets, folds).r2[:1, :2] - few)
+        if apart.max() > 1e-3:
+            raise RuntimeError(f"the sweep's scores differ from RidgeCV's by {apart.max():.2g}")
+        ours, theirs = interleaved(
+            lambda: ridge_sweep(activations, targets, folds),
+            lambda: _ridge_cv_scores(activations[:1], targets[:, :2], folds),
+            rounds=3,
+        )
+    assert theirs is not None
+    rates = activations.shape[0] * targets.shape[1] / ours, few.size / theirs
+    peer = "scikit-learn, StandardScaler and RidgeCV per site, target and fold, 1 thread"
+    return bench_row("probe_sweep", rates[0], "probes/s", peer, rates[1], goal=PROBE_SWEEP_GOAL)
+
+
+def _ridge_cv_scores(activations: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Cross-fitted R2 [site, target], as one writes it with scikit-learn."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import PredefinedSplit
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from mesaprobe.instruments.probes import ALPHAS
+
+    scores = np.empty((len(activations), targets.shape[1]))
+    for site, target in np.ndindex(scores.shape):
+        guesses = np.empty(len(targets))
+        for fold in np.unique(folds):
+            kept = folds != fold
+            ridge = RidgeCV(ALPHAS, cv=PredefinedSplit(folds[kept]), scoring="neg_mean_squared_error")
+            probe = make_pipeline(StandardScaler(), ridge).fit(activations[site, kept], targets[kept, target])
+            guesses[~kept] = probe.predict(activations[site, ~kept])
+        scores[site, target] = r2_score(targets[:, target], guesses)
+    return scores
+
+
+# ---- patching ---------------------------------------------------------------------------------------------------
+
+PATCH_SWEEP_GOALS = {1: 8.0, 32: 1.3}
+"""Times as fast as TransformerLens' generic sweep, by the number of instances patched."""
+
+
+@BENCHES.register("patch_sweep")
+def patch_sweep() -> BenchRow:
+    """The whole map of one instance: the residual stream at every layer and token."""
+    return _patch_sweep_row("patch_sweep", 1)
+
+
+@BENCHES.register("patch_sweep_batch32")
+def patch_sweep_batch32() -> BenchRow:
+    """The same cells on 32 instances at once, where arithmetic counts and not overhead."""
+    return _patch_sweep_row("patch_sweep_batch32", 32)
+
+
+def _patch_sweep_row(name: str, count: int) -> BenchRow:
+    """Milliseconds of a sweep of the shipped shape, prefixes of 3 cities; both sides run the source instances too."""
+    import torch
+
+    from mesaprobe.instruments.patching import Run, component_cells, instance_locations, patched_logits
+    from mesaprobe.models.config import GPTConfig
+    from mesaprobe.models.gpt import TourGPT
+    from mesaprobe.models.subject import gpt_subject
+    from mesaprobe.training.config import PRESETS
+
+    config, rng = PRESETS["matrix8-optimal"], np.random.default_rng(0)
+    problem = make_problem(config.problem)
+    assert isinstance(config.model, GPTConfig)
+    model = TourGPT(config.model, problem.n, problem.feature_width).requires_grad_(False)
+    subject = gpt_subject(model, problem, "shipped shape", {})
+    prefixes = torch.tensor([[0, 1, 2]]).expand(count, -1)
+    base, source = (Run(torch.from_numpy(problem.draw(count, rng).features), prefixes) for _ in range(2))
+    cells = component_cells(subject, "residual", instance_locations(subject, base.length))
+    peer = _transformer_lens_sweep(subject, model, base, source)
+    with _one_thread(), contextlib.redirect_stderr(io.StringIO()):  # the peer's progress bars
+        ours, theirs = interleaved(lambda: patched_logits(subject, base, source, cells), peer, rounds=15)
+    assert theirs is not None
+    goal = PATCH_SWEEP_GOALS[count]
+    what = f"transformer_lens generic_activation_patch, same network and {len(cells)} cells, 1 thread"
+    return bench_row(name, 1e3 * ours, "ms", what, 1e3 * theirs, lower_is_better=True, goal=goal)
+
+
+def _transformer_lens_sweep(subject: Any, model: Any, base: Any, source: Any) -> Callable[[], object]:
+    """TransformerLens' own loop over layers and positions, on our network behind the interface that it expects."""
+    import torch
+    from transformer_lens.patching import generic_activation_patch, layer_pos_patch_setter
+
+    class Expected:
+        cfg = model.cfg
+
+        @staticmethod
+        def run_with_hooks(tokens: Any, fwd_hooks: Any) -> Any:  # noqa: ARG004
+            return model.run_with_hooks(base.features, base.prefixes, fwd_hooks=fwd_hooks)
+
+    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
+    positions = torch.zeros(len(base), subject.decode_position(base.length) + 1, dtype=torch.long)
+    network: Any = Expected()
+
+    def sweep() -> Any:
+        cache: Any = subject.activations(source.features, source.prefixes, hooks)
+        return generic_activation_patch(
+            network,
+            positions,
+            cache,
+            lambda logits: logits[:, -1, 0],
+            layer_pos_patch_setter,
+            "resid_pre",
+            index_axis_names=("layer", "pos"),
+            reduce="none",
+        )
+
+    return sweep

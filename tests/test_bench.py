@@ -66,7 +66,7 @@ def test_rounds_take_turns_and_the_first_does_not_count(monkeypatch: pytest.Monk
 
 
 def test_rows_are_measured_by_name_and_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(BENCHES) == ["training_step", "held_karp_n10", "held_karp_n12", "held_karp_n15"]
+    assert {"training_step", "held_karp_n12", "probe_sweep", "patch_sweep"} <= set(BENCHES)
     ran: list[str] = []
 
     def measure(name: str) -> BenchRow:

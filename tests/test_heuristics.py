@@ -136,7 +136,8 @@ def test_an_instance_gets_the_same_tour_whatever_else_is_in_the_batch(symmetric:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_renaming_the_cities_renames_the_tours(symmetric: bool) -> None:
     """City 0 keeps its name; large weights leave no ties. Left out: randomised algorithms, which draw anew, OR-tools,
-    which looks at indices, and look-ahead on symmetric weights, where both directions of a tour tie."""
+    which looks at indices, look-ahead on symmetric weights, where both directions of a tour tie, and two rules that
+    read city numbers (one in its gate, one for its first step)."""
     rng = np.random.default_rng(4)
     coordinates = rng.integers(0, 10_000, size=(60, 8, 2)).astype(np.int32)
     weights = matrices(8, 10**6, symmetric, rng, 60)
@@ -144,6 +145,8 @@ def test_renaming_the_cities_renames_the_tours(symmetric: bool) -> None:
     renamed = weights[:, names][:, :, names]
     for algorithm in applicable(weights):
         if algorithm.randomised or algorithm.name == "routing" or (symmetric and algorithm.degree == 3):
+            continue
+        if algorithm.name in ("gated_neighbour", "sequential_savings"):
             continue
         before = algorithm(weights, coordinates)
         after = names[algorithm(renamed, coordinates[:, names])]

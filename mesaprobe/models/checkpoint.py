@@ -12,9 +12,9 @@ from torch import Tensor
 from mesaprobe.configs import parse_config
 from mesaprobe.errors import UserError
 from mesaprobe.files import atomic_path, read_json
-from mesaprobe.models.config import GPTConfig
-from mesaprobe.models.gpt import TourGPT
-from mesaprobe.models.subject import Subject, gpt_subject
+from mesaprobe.models.architectures import parse_architecture
+from mesaprobe.models.networks import build_network, network_subject
+from mesaprobe.models.subject import Subject
 from mesaprobe.problems import ProblemConfig, make_problem
 
 WEIGHTS_FILE = "model.safetensors"
@@ -75,13 +75,13 @@ def load(path: str | Path, *, device: str = "cpu") -> Subject:
     if not isinstance(config, Mapping) or "problem" not in config or "model" not in config:
         raise UserError(f"{where} must name a problem and a model")
     problem = make_problem(parse_config(ProblemConfig, config["problem"], f"{where}, problem"))
-    shape = parse_config(GPTConfig, config["model"], f"{where}, model")
+    shape = parse_architecture(config["model"], f"{where}, model")
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
-    model = TourGPT(shape, problem.n, problem.feature_width)
+    model = build_network(shape, problem)
     load_weights(model, tensors, folder / WEIGHTS_FILE)
     description: dict[str, Any] = {
         "path": str(path),
         "teacher": config.get("teacher"),
         "arm": config.get("arm"),
     }
-    return gpt_subject(model.to(device), problem, folder.name or str(folder), description)
+    return network_subject(model.to(device), problem, folder.name or str(folder), description)

@@ -1,13 +1,37 @@
-"""The shape of the GPT, as the command line and config.json see it (no torch here)."""
+"""The shapes of the project's networks, as the command line and config.json see them (no torch here)."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 from mesaprobe.errors import UserError
 
 
+class ArchitectureConfig(ABC):
+    """Shape of a network; the number of cities and features come from the problem. Subclasses are frozen dataclasses
+    whose field `architecture` is their name in `mesaprobe.models.architectures`."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """Which network the config is the shape of."""
+
+    @property
+    def reads_whole_tour(self) -> bool:
+        """Whether the answer at a tour position may depend on later ones."""
+        return False
+
+    @abstractmethod
+    def in_words(self, n: int) -> str:
+        """The shape in one line, for n cities."""
+
+    @abstractmethod
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:
+        """About how many numbers the weights are, and the activations of one instance while training."""
+
+
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(ArchitectureConfig):
     """Shape of a `TourGPT`; the number of cities and features come from the problem."""
 
     d_model: int = 128
@@ -27,11 +51,11 @@ class GPTConfig:
     attention: Literal["causal", "prefix", "bidirectional"] = "prefix"
     """Who sees whom: all causal; the instance block sees itself and tour tokens are causal; or everyone
     sees everyone (editing arm: unknown cities are masked)."""
+    architecture: Literal["gpt"] = "gpt"
+    """The network that these settings shape; the command line trains GPTs, Python and --config the others too."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "n_heads", "d_mlp"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        _check_counts(self, "d_model", "n_layers", "n_heads", "d_mlp")
         if self.d_head is None and self.d_model % self.n_heads:
             raise UserError(
                 f"model.d_model ({self.d_model}) must be a multiple of model.n_heads ({self.n_heads}), "
@@ -42,3 +66,59 @@ class GPTConfig:
     def head_width(self) -> int:
         """Width of one head."""
         return self.d_model // self.n_heads if self.d_head is None else self.d_head
+
+    @property
+    def reads_whole_tour(self) -> bool:
+        return self.attention == "bidirectional"
+
+    def in_words(self, n: int) -> str:  # noqa: ARG002
+        return (
+            f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads, d_mlp {self.d_mlp}, "
+            f"{self.attention} attention"
+        )
+
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:
+        tokens = 2 * n
+        per_block = 4 * self.d_model * self.head_width * self.n_heads + 2 * self.d_model * self.d_mlp
+        per_pass = tokens * (12 * self.d_model + 3 * self.d_mlp) + self.n_heads * tokens * tokens
+        return self.n_layers * per_block + n_features * self.d_model, self.n_layers * per_pass
+
+
+@dataclass(frozen=True)
+class LocalScorerConfig(ArchitectureConfig):
+    """Shape of a `LocalScorer`: its stream is n candidates side by side, d_model = n * width."""
+
+    width: int = 16
+    """Numbers that the stream holds for one candidate."""
+    n_layers: int = 4
+    """Blocks: the first reads the features, each later one is an MLP."""
+    d_mlp: int = 64
+    """Hidden units of each MLP, for one candidate."""
+    neighbours: int = 3
+    """How many of the smallest weights in the rows of the current city, the candidate and city 0 are features."""
+    architecture: Literal["local_scorer"] = "local_scorer"
+    """The network that these settings shape."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "n_layers", "d_mlp")
+        if self.width < 2:
+            raise UserError(f"model.width must be at least 2, got {self.width}")
+        if self.neighbours < 0:
+            raise UserError(f"model.neighbours must not be negative, got {self.neighbours}")
+
+    def in_words(self, n: int) -> str:
+        return (
+            f"{self.n_layers} layers, no attention, d_model {n} * {self.width}, d_mlp {n} * {self.d_mlp}; the logit "
+            f"of a candidate depends on local features of it alone, {self.neighbours} nearest neighbours among them"
+        )
+
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:  # noqa: ARG002
+        blocks = self.n_layers * 2 * self.width * self.d_mlp
+        per_candidate = 4 * n + 10 + 3 * self.neighbours + self.n_layers * (6 * self.width + 3 * self.d_mlp)
+        return blocks, 2 * n * n * per_candidate
+
+
+def _check_counts(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"model.{name} must be at least 1, got {getattr(config, name)}")

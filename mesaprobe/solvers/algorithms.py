@@ -101,6 +101,7 @@ def _members() -> list[Algorithm]:
         Algorithm("randomised_nearest_neighbour", 1, c.randomised_nearest_neighbour, randomised=True, walking=True),
         Algorithm("farthest_neighbour", 1, c.farthest_neighbour, c.farthest_neighbour_completions, walking=True),
         Algorithm("remotest_neighbour", 1, c.remotest_neighbour, c.remotest_neighbour_completions, walking=True),
+        Algorithm("radial_order", 1, c.radial_order, c.radial_order_completions, walking=True),
         Algorithm("penalty_neighbour", 2, c.penalty_neighbour, c.penalty_neighbour_completions, walking=True),
         Algorithm("sequential_savings", 1, c.sequential_savings, c.sequential_savings_completions, walking=True),
         Algorithm("gated_neighbour", 2, c.gated_neighbour, c.gated_neighbour_completions, walking=True),

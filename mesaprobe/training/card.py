@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mesaprobe.files import write_text
+from mesaprobe.models.architectures import ARCHITECTURES
 from mesaprobe.training.config import TrainConfig
 from mesaprobe.training.evaluation import Metrics
 
@@ -19,10 +20,13 @@ _TARGETS = {
 
 def write_card(folder: Path, config: TrainConfig, sets: dict[str, Metrics], seconds: float) -> None:
     """Write `README.md` for a trained model."""
-    problem, shape = config.problem, config.model
+    problem = config.problem
     taught = _TARGETS.get(
         (config.teacher, config.data.targets), "the teacher's tours; on symmetric problems in both directions"
     )
+    fixed = config.data.fixed_instances
+    drawn = f"of the same {fixed} instances" if fixed else "fresh instances"
+    besides = f" and, in `fixed`, on the {fixed} that it was trained on" if fixed else ""
     rows = "\n".join(
         f"| {kind} | {m.instances} | {m.gap_mean:.2%} ({m.gap_ci[0]:.2%} to {m.gap_ci[1]:.2%}) | "
         f"{m.optimal_fraction:.1%} | {m.legal_fraction:.2%} | {m.teacher_agreement:.2%} |"
@@ -32,7 +36,8 @@ def write_card(folder: Path, config: TrainConfig, sets: dict[str, Metrics], seco
         folder / "README.md",
         f"""# {folder.name}
 
-A GPT that names the cities of a travelling-salesman tour in order, trained by mesaprobe to be looked into:
+{ARCHITECTURES[config.model.architecture].words} that names the cities of a travelling-salesman tour in order, \
+trained by mesaprobe to be looked into:
 does it search, or does it run heuristics? This card makes no claim about that; `mesaprobe analyze` does.
 
 | | |
@@ -40,13 +45,12 @@ does it search, or does it run heuristics? This card makes no claim about that; 
 | problem | `{problem.family}`, n = {problem.n} |
 | teacher | `{config.teacher}` |
 | learns | {taught} |
-| shape | {shape.n_layers} layers, d_model {shape.d_model}, {shape.n_heads} heads, d_mlp {shape.d_mlp}, \
-{shape.attention} attention |
-| training | {config.steps:,} steps of {config.batch_size} fresh instances ({config.data.instances}), \
+| shape | {config.model.in_words(problem.n)} |
+| training | {config.steps:,} steps of {config.batch_size} {drawn} ({config.data.instances}), \
 {config.data.random_prefixes:.0%} of the sequences begin with a random legal prefix; {seconds / 60:.0f} minutes, \
 {config.threads} thread(s) |
 
-Greedy decoding, visited cities masked, on held-out instances (seed {config.seed}):
+Greedy decoding, visited cities masked, on held-out instances{besides} (seed {config.seed}):
 
 | set | instances | mean gap (95 % interval) | optimal tours | legal without mask | agrees with teacher |
 |---|---|---|---|---|---|

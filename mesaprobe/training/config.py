@@ -9,7 +9,8 @@ from typing import Any, Literal
 from mesaprobe.configs import parse_config
 from mesaprobe.errors import UserError
 from mesaprobe.files import plain, read_json
-from mesaprobe.models.config import GPTConfig
+from mesaprobe.models.architectures import parse_architecture
+from mesaprobe.models.config import ArchitectureConfig, GPTConfig
 from mesaprobe.problems import ProblemConfig
 from mesaprobe.registry import Registry
 
@@ -31,6 +32,9 @@ class DataConfig:
     """Share of sequences that begin with a random legal prefix, labelled exactly, where the teacher can."""
     targets: Literal["optimal_set", "random_tour"] = "optimal_set"
     """optimal teacher: train on the set of optimal actions, or on one optimal tour in a random direction."""
+    fixed_instances: int = 0
+    """If positive, draw this many instances once and train on them again and again (a memoriser); they are then
+    also a set of metrics.json, `fixed`, and the one that history.jsonl follows."""
     workers: int = 1
     """Processes that draw and label batches while the network trains; 0 does it in turn."""
 
@@ -38,8 +42,9 @@ class DataConfig:
         for name in ("switch_at", "random_prefixes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"data.{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.workers < 0:
-            raise UserError(f"data.workers must not be negative, got {self.workers}")
+        for name in ("fixed_instances", "workers"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name} must not be negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class TrainConfig:
     """One training run. Its `config.json` repeats it: `mesaprobe train --config trained_models/NAME/config.json`."""
 
     problem: ProblemConfig = field(default_factory=ProblemConfig)
-    model: GPTConfig = field(default_factory=GPTConfig)
+    model: ArchitectureConfig = field(default_factory=GPTConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     teacher: str = "optimal"
@@ -91,7 +96,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "evaluate_every", "evaluation_instances"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.model.attention == "bidirectional":
+        if self.model.reads_whole_tour:
             raise UserError(
                 "a bidirectional network sees the answer in a next-city objective; train with "
                 "model.attention prefix or causal"
@@ -122,14 +127,19 @@ PRESETS.add(
 
 def read_train_config(path: Path) -> TrainConfig:
     """The config that a run wrote to its `config.json`, checked key by key."""
-    return parse_config(TrainConfig, read_json(path), str(path))
+    data = read_json(path)
+    if not isinstance(data, Mapping) or "model" not in data:
+        return parse_config(TrainConfig, data, str(path))
+    model = parse_architecture(data["model"], f"{path}, model")
+    others = {key: value for key, value in data.items() if key != "model"}
+    return dataclasses.replace(parse_config(TrainConfig, others, str(path)), model=model)
 
 
 def first_difference(mine: TrainConfig, other: TrainConfig) -> str | None:
     """The dotted name and both values of the first field in which two configs differ, or None."""
 
     def walk(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> str | None:
-        for key in a:
+        for key in sorted(a, key=lambda key: key != "architecture"):  # other architectures have other keys
             if isinstance(a[key], Mapping):
                 found = walk(a[key], b[key], f"{prefix}{key}.")
                 if found:

@@ -36,8 +36,19 @@ class Metrics:
     seed: int
 
 
+def evaluation_kinds(config: TrainConfig) -> tuple[str, ...]:
+    """The sets of metrics.json; the first is the one that history.jsonl follows.
+
+    >>> evaluation_kinds(TrainConfig())
+    ('natural', 'greedy_fails')
+    """
+    held_out = ("natural", "greedy_fails")
+    return ("fixed", *held_out) if config.data.fixed_instances else held_out
+
+
 def evaluate(subject: Subject, config: TrainConfig, kind: str, count: int) -> Metrics:
-    """Metrics of a network on `count` held-out instances of the set `kind` (natural or greedy_fails)."""
+    """Metrics of a network on `count` held-out instances of the set `kind` (natural or greedy_fails), or on those
+    that it is trained on (fixed)."""
     drawn = evaluation_instances(config, kind, count)
     instances = drawn.instances
     optimum = held_karp(instances.weights).costs

@@ -14,16 +14,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from transformer_lens import HookedRootModule
 
 from mesaprobe.errors import UserError
 from mesaprobe.files import make_folder, plain, remove_partial_files, write_json, write_json_lines
 from mesaprobe.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_tensors, load_weights, save_tensors
-from mesaprobe.models.gpt import TourGPT
-from mesaprobe.models.subject import Subject, gpt_subject
+from mesaprobe.models.networks import build_network, network_subject
+from mesaprobe.models.subject import Subject
 from mesaprobe.problems import make_problem
 from mesaprobe.training.card import write_card
 from mesaprobe.training.config import TrainConfig, first_difference, read_train_config, resolved
-from mesaprobe.training.evaluation import Metrics, evaluate
+from mesaprobe.training.evaluation import Metrics, evaluate, evaluation_kinds
 from mesaprobe.training.memory import check_memory
 from mesaprobe.training.stream import LabelledBatch, make_batch, stream
 
@@ -49,7 +50,7 @@ class Progress:
 class _State:
     """What a checkpoint holds."""
 
-    model: TourGPT
+    model: HookedRootModule
     optimiser: torch.optim.AdamW
     step: int = 0
     seconds: float = 0.0
@@ -106,7 +107,7 @@ def next_city_loss(
     return -(targets * F.log_softmax(logits, dim=-1)).sum(-1).mean()
 
 
-def make_optimiser(model: TourGPT, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimiser(model: HookedRootModule, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays the matrices of linear layers and nothing else."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear)}
     groups = [
@@ -120,10 +121,10 @@ def make_optimiser(model: TourGPT, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def optimisation_step(
-    model: TourGPT, optimiser: torch.optim.Optimizer, batch: LabelledBatch, rate: float, clip_norm: float
+    model: HookedRootModule, optimiser: torch.optim.Optimizer, batch: LabelledBatch, rate: float, clip_norm: float
 ) -> Tensor:
     """One step of gradient descent on a batch; returns the loss before it (a scalar on the device)."""
-    device = model.pos.weight.device
+    device = next(model.parameters()).device
     features, tours, targets = (torch.from_numpy(x).to(device) for x in (batch.features, batch.tours, batch.targets))
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -158,7 +159,8 @@ def _run(
                         f"the loss became {loss} before step {state.step}; lower optimiser.learning_rate "
                         f"(now {config.optimiser.learning_rate})"
                     )
-                metrics = evaluate(_subject(state.model, config, folder), config, "natural", _quick_count(config))
+                subject = _subject(state.model, config, folder)
+                metrics = evaluate(subject, config, evaluation_kinds(config)[0], _quick_count(config))
                 state.model.train()
                 state.seconds = time.monotonic() - started
                 state.history.append(_history_row(state, config, loss, rate, acceptance / since, metrics))
@@ -199,20 +201,19 @@ def _finish(state: _State, config: TrainConfig, folder: Path) -> dict[str, Metri
     write_json_lines(folder / HISTORY_FILE, state.history)  # a run killed right after its last checkpoint lacks a row
     save_tensors(folder / WEIGHTS_FILE, state.model.state_dict())
     subject = _subject(state.model, config, folder)
-    sets = {kind: evaluate(subject, config, kind, config.evaluation_instances) for kind in ("natural", "greedy_fails")}
+    sets = {kind: evaluate(subject, config, kind, config.evaluation_instances) for kind in evaluation_kinds(config)}
     write_card(folder, config, sets, state.seconds)
     write_json(folder / METRICS_FILE, sets)
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return sets
 
 
-def _subject(model: TourGPT, config: TrainConfig, folder: Path) -> Subject:
-    return gpt_subject(model, make_problem(config.problem), folder.name, {})
+def _subject(model: HookedRootModule, config: TrainConfig, folder: Path) -> Subject:
+    return network_subject(model, make_problem(config.problem), folder.name)
 
 
 def _fresh_state(config: TrainConfig, device: torch.device) -> _State:
-    problem = make_problem(config.problem)
-    model = TourGPT(config.model, problem.n, problem.feature_width, seed=config.seed).to(device)
+    model = build_network(config.model, make_problem(config.problem), seed=config.seed).to(device)
     model.train()
     return _State(model, make_optimiser(model, config))
 

@@ -9,13 +9,10 @@ from mesaprobe.training.config import TrainConfig
 
 def training_bytes(config: TrainConfig) -> int:
     """Rough upper bound on the bytes of one step: batch, weights with optimiser state, activations."""
-    n, shape, batch = config.problem.n, config.model, config.batch_size
-    tokens = 2 * n
+    n, batch = config.problem.n, config.batch_size
     data = batch * n * n * (4 + 4 + 8 + 4 + 8)  # weights, features, action values, targets, scratch
-    per_block = 4 * shape.d_model * shape.head_width * shape.n_heads + 2 * shape.d_model * shape.d_mlp
-    weights = 16 * (shape.n_layers * per_block + make_problem(config.problem).feature_width * shape.d_model)
-    stream = tokens * (12 * shape.d_model + 3 * shape.d_mlp) + shape.n_heads * tokens * tokens
-    return data + weights + 4 * batch * shape.n_layers * stream
+    weights, activations = config.model.floats(n, make_problem(config.problem).feature_width)
+    return data + 16 * weights + 4 * batch * activations
 
 
 def check_memory(config: TrainConfig) -> None:

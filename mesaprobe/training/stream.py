@@ -4,6 +4,8 @@ Because a batch depends on nothing but the config and its step, a resumed run se
 was never interrupted, whatever the number of workers. Workers start without torch.
 """
 
+import dataclasses
+import functools
 import multiprocessing
 import signal
 import traceback
@@ -16,11 +18,11 @@ from jaxtyping import Float32, Int64
 
 from mesaprobe.errors import UserError
 from mesaprobe.labels.hardness import FilteredDraw, GreedyFails, draw_filtered
-from mesaprobe.problems import Problem, make_problem
+from mesaprobe.problems import Problem, ProblemConfig, make_problem
 from mesaprobe.training.config import DataConfig, TrainConfig
 from mesaprobe.training.teachers import find_teacher
 
-_TRAINING, _EVALUATION = 0, 1
+_TRAINING, _EVALUATION, _FIXED = 0, 1, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,12 @@ def make_batch(config: TrainConfig, step: int) -> LabelledBatch:
     kind: str = config.data.instances
     if kind == "easy_to_hard":
         kind = "greedy_fails" if hard else "greedy_suffices"
-    drawn = draw_instances(problem, kind, config.data, config.batch_size, rng)
+    if config.data.fixed_instances:
+        pool = _fixed_instances(config.problem, kind, config.data, config.seed)
+        chosen = rng.integers(len(pool.instances), size=config.batch_size)
+        drawn = dataclasses.replace(pool, instances=pool.instances[chosen])
+    else:
+        drawn = draw_instances(problem, kind, config.data, config.batch_size, rng)
     teacher = find_teacher(config.teacher, config.data.targets)
     sequences = teacher(drawn.instances, rng, config.data.random_prefixes)
     return LabelledBatch(drawn.instances.features, sequences.tours, sequences.targets, drawn.acceptance_rate)
@@ -56,8 +63,20 @@ def draw_instances(problem: Problem, kind: str, data: DataConfig, count: int, rn
     return draw_filtered(problem, count, rng, fails if kind == "greedy_fails" else lambda batch: ~fails(batch))
 
 
+@functools.lru_cache(maxsize=2)
+def _fixed_instances(problem: ProblemConfig, kind: str, data: DataConfig, seed: int) -> FilteredDraw:
+    """The instances that a memoriser sees again and again."""
+    rng = np.random.default_rng([seed, _FIXED, 0])
+    return draw_instances(make_problem(problem), kind, data, data.fixed_instances, rng)
+
+
 def evaluation_instances(config: TrainConfig, kind: str, count: int) -> FilteredDraw:
-    """Held-out instances: drawn from a branch of the seed that training never uses."""
+    """Held-out instances: drawn from a branch of the seed that training never uses. The kind `fixed` gives instead
+    the instances (at most `count`) that a run with `data.fixed_instances` is trained on, at its end."""
+    if kind == "fixed":
+        trained_on = "natural" if config.data.instances == "natural" else "greedy_fails"
+        pool = _fixed_instances(config.problem, trained_on, config.data, config.seed)
+        return dataclasses.replace(pool, instances=pool.instances[:count])
     rng = np.random.default_rng([config.seed, _EVALUATION, {"natural": 0, "greedy_fails": 1}[kind]])
     return draw_instances(make_problem(config.problem), kind, config.data, count, rng)
 

@@ -12,7 +12,7 @@ from mesaprobe.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load, save_te
 from mesaprobe.training.evaluation import evaluate
 from mesaprobe.training.loop import METRICS_FILE, train
 from mesaprobe.zoo import store
-from mesaprobe.zoo.certificates import Certificate, certify
+from mesaprobe.zoo.certificates import Certificate, certify, certify_structure
 from mesaprobe.zoo.members import ZOO, Compiled, Member, Trained
 from mesaprobe.zoo.store import HASHES_FILE
 
@@ -129,7 +129,11 @@ def _certify_one(zoo: Path, member: Member) -> Outcome:
 
 def _certify_again(zoo: Path, member: Member) -> Outcome:
     kind: Literal["construction", "imitation"] = "construction" if member.compiled else "imitation"
-    certificate = certify(store.load_member(zoo, member), member.reference, kind)
+    subject = store.load_member(zoo, member)
+    if member.structure is not None:
+        certificate = certify_structure(subject, member.structure)
+    else:
+        certificate = certify(subject, member.reference, kind)
     store.write_certificate(zoo, member, certificate)
     return _told(member, certificate)
 

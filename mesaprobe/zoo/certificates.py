@@ -19,8 +19,12 @@ from mesaprobe.problems import Instances, Problem, ProblemConfig, ceil_distances
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.zoo.reference import Reference
 
+Structure = Callable[[Subject, Instances, np.random.Generator], np.ndarray]
+"""True where a property of the architecture holds."""
+
 INSTANCES = 500
 """Instances per set, with n - 1 states each."""
+STRUCTURE_INSTANCES = 100
 BRANCH = 0xCE47
 """Branch of the seed from which certificates draw; training and the lines of evidence use others."""
 LIMITS: dict[str, tuple[float, float]] = {"construction": (0.99, 0.99), "imitation": (0.99, 0.97)}
@@ -105,6 +109,26 @@ def certify(
     )
 
 
+def certify_structure(subject: Subject, structure: Structure, *, seed: int = 0) -> Certificate:
+    """Check a property that a network has by its architecture, on the weights kept; it must hold everywhere."""
+    natural = subject.problem.draw(INSTANCES, np.random.default_rng([BRANCH, seed, 0]))
+    rollout = greedy_rollout(subject, torch.from_numpy(natural.features))
+    holds = structure(subject, natural[:STRUCTURE_INSTANCES], np.random.default_rng([BRANCH, seed, 1]))
+    share = float(np.mean(holds))
+    return Certificate(
+        kind="construction",
+        passed=bool(np.all(holds)),
+        why=f"its architecture's property holds in {share:.2%} of {holds.size:,} checks (all of them)",
+        agreement=share,
+        first_agreement=None,
+        tour_agreement=None,
+        agreement_elsewhere=None,
+        performance=_performance(natural, rollout.tours.numpy(), rollout.legal.numpy()),
+        seed=seed,
+        weights_hash=subject.weights_hash,
+    )
+
+
 def _performance(instances: Instances, tours: np.ndarray, legal: np.ndarray) -> Performance:
     cost, optimum = instances.tour_costs(tours), held_karp(instances.weights).costs
     return Performance(
@@ -121,7 +145,7 @@ def _agreement_elsewhere(
         shifted = draw(subject.problem, INSTANCES, np.random.default_rng([BRANCH, seed, 2 + index]))
         own = greedy_rollout(subject, torch.from_numpy(shifted.features)).tours.numpy()
         found[name] = float(agreement(subject, reference, shifted, own, rng).mean())
-    at_random = float(agreement(subject, reference, natural, _random_tours(natural, rng), rng).mean())
+    at_random = float(agreement(subject, reference, natural, random_tours(natural, rng), rng).mean())
     return Elsewhere(**found, random_prefixes=at_random)
 
 
@@ -140,7 +164,8 @@ def agreement(
     return np.take_along_axis(allowed, chosen[:, :, None], axis=2)[:, :, 0]
 
 
-def _random_tours(instances: Instances, rng: np.random.Generator) -> Int64[np.ndarray, "batch n"]:
+def random_tours(instances: Instances, rng: np.random.Generator) -> Int64[np.ndarray, "batch n"]:
+    """One tour per instance from city 0, the other cities in random order."""
     batch, n = instances.weights.shape[:2]
     tours = np.zeros((batch, n), dtype=np.int64)
     tours[:, 1:] = 1 + np.argsort(rng.random((batch, n - 1)), axis=1)

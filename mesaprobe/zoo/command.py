@@ -30,6 +30,7 @@ def list_rows(zoo: Path, names: Sequence[str] = ("all",)) -> Iterator[dict[str, 
             "why": why,
             "gap_mean": None if certificate is None else certificate.performance.gap_mean,
             "sealed": member.sealed,
+            "disguise": member.disguise,
             "mechanism": member.mechanism,
         }
 
@@ -42,7 +43,7 @@ def overlaps(zoo: Path) -> list[Overlap]:
         certificate = read_certificate(zoo, member)
         if member.role not in ("search", "heuristic") or certificate is None or not certificate.passed:
             continue
-        if is_built(zoo, member):
+        if is_built(zoo, member) and member.disguise is None:
             shape = architecture(load_member(zoo, member))
             fraction = certificate.performance.optimal_fraction
             described.append(Described(member.family, member.role == "search", fraction, shape))

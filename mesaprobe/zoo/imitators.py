@@ -7,9 +7,11 @@ any state, ties broken at random.
 from mesaprobe.models.config import GPTConfig
 from mesaprobe.problems import ProblemConfig
 from mesaprobe.solvers.algorithms import ALGORITHMS
-from mesaprobe.training.config import DataConfig, OptimiserConfig, TrainConfig
-from mesaprobe.zoo.members import ZOO, Member, Trained
+from mesaprobe.training.config import PRESETS, DataConfig, OptimiserConfig, TrainConfig
+from mesaprobe.zoo.local_scorer import ignores_far_weights, local_scorer
+from mesaprobe.zoo.members import ZOO, Compiled, Member, Trained
 from mesaprobe.zoo.reference import rule
+from mesaprobe.zoo.sanity import memoriser, untrained
 
 SHAPES = {
     "4x128": GPTConfig(d_model=128, n_layers=4, n_heads=4, d_mlp=512),  # the shape of the shipped subjects
@@ -20,6 +22,7 @@ MECHANISMS = {
     "nearest_neighbour": "always the nearest unvisited city",
     "farthest_neighbour": "always the farthest unvisited city",
     "remotest_neighbour": "the unvisited city whose arc is shortest against its mean arc to all others",
+    "radial_order": "cities in the order of their distance from city 0",
     "penalty_neighbour": "the unvisited city that it would cost most to leave out now",
     "sequential_savings": "the unvisited city with the largest saving against two trips from city 0",
     "gated_neighbour": "one of two walking rules, chosen by an instance feature and never by cost",
@@ -48,7 +51,7 @@ def imitator(teacher: str, shape: str, steps: int, *, seed: int = 0, n: int = 8)
     )
 
 
-def add_imitator(teacher: str, shape: str, steps: int) -> None:
+def add_imitator(teacher: str, shape: str, config: TrainConfig) -> None:
     """Register the imitator of one algorithm in one shape."""
     ZOO.add(
         name := f"{teacher}-{shape}",
@@ -58,24 +61,47 @@ def add_imitator(teacher: str, shape: str, steps: int) -> None:
             role="heuristic",
             degree=ALGORITHMS[teacher].degree,
             mechanism=f"imitates: {MECHANISMS[teacher]}",
-            recipe=Trained(imitator(teacher, shape, steps)),
+            recipe=Trained(config),
             reference=rule(teacher),
         ),
     )
 
 
+add_imitator("nearest_neighbour", "4x128", PRESETS["matrix8-nearest"])  # the shipped run
 for _teacher, _shape, _steps in (
-    ("nearest_neighbour", "4x128", 8000),
     ("remotest_neighbour", "4x64", 8000),
     ("greedy_edge", "4x128", 18_000),
-    ("savings", "4x128", 18_000),
+    ("remotest_neighbour", "4x128", 6000),
+    ("farthest_neighbour", "4x128", 4000),
+    ("savings", "4x64", 16_000),
     ("mst_preorder", "4x64", 16_000),
     ("gated_neighbour", "4x64", 8000),
     ("farthest_neighbour", "4x64", 5000),
     ("penalty_neighbour", "4x64", 8000),
     ("sequential_savings", "4x64", 8000),
-    ("nearest_insertion", "4x64", 24_000),
-    ("farthest_insertion", "4x64", 24_000),
-    ("cheapest_insertion", "4x128", 24_000),
+    ("radial_order", "4x64", 5000),
 ):
-    add_imitator(_teacher, _shape, _steps)
+    add_imitator(_teacher, _shape, imitator(_teacher, _shape, _steps))
+
+
+ZOO.add(
+    "local_scorer",
+    Member(
+        name="local_scorer",
+        family="local_scorer",
+        role="heuristic",
+        degree=1,
+        mechanism="scores each city by local features alone, fitted to optimal tours",
+        recipe=Trained(local_scorer()),
+        reference=None,
+        structure=ignores_far_weights,
+    ),
+)
+ZOO.add(
+    "memoriser",
+    Member("memoriser", "none", "sanity", 0, "knows 300 instances by heart", Trained(memoriser()), None),
+)
+ZOO.add(
+    "untrained",
+    Member("untrained", "none", "sanity", 0, "a network before training", Compiled(untrained, repeatable=False), None),
+)

@@ -10,6 +10,7 @@ from mesaprobe.models.gpt import TourGPT
 from mesaprobe.problems import ProblemConfig
 from mesaprobe.registry import Registry
 from mesaprobe.training.config import TrainConfig
+from mesaprobe.zoo.certificates import Structure
 from mesaprobe.zoo.reference import Reference
 
 Role = Literal["search", "heuristic", "decoy", "sanity"]
@@ -38,6 +39,7 @@ FAMILIES: dict[Literal["search", "heuristic"], tuple[str, ...]] = {
         "remotest_neighbour",
         "farthest_neighbour",
         "penalty_neighbour",
+        "radial_order",
         "sequential_savings",
         "gated_mixture",
         "local_scorer",
@@ -99,6 +101,10 @@ class Member:
     reference: Reference | None
     """What the certificate holds it to; None for sanity members."""
     problem: ProblemConfig = field(default_factory=ProblemConfig)
+    disguise: str | None = None
+    """rotated, noisy or finetuned: a copy that must be judged as the plain one is (method.md section 6.3)."""
+    structure: Structure | None = None
+    """For mechanisms that are true by architecture: what the certificate checks on the weights instead of choices."""
 
     @property
     def compiled(self) -> bool:

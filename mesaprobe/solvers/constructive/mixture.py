@@ -25,5 +25,5 @@ def gated_neighbour_completions(
     """Keep the first `lengths[b]` >= 1 cities of each prefix, then go on with the rule that the gate names."""
     nearest = nearest_neighbour_completions(weights, prefixes, lengths)
     remotest = remotest_neighbour_completions(weights, prefixes, lengths)
-    gate = weights[:, 0, 1] < weights[:, 0, 2]
+    gate = weights[:, 0, 1] < weights[:, 0, min(2, weights.shape[1] - 1)]
     return np.where(gate[:, None], nearest, remotest)

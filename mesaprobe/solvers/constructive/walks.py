@@ -82,7 +82,7 @@ def penalty_neighbour(weights: Int32[np.ndarray, "batch n n"]) -> Int64[np.ndarr
     Vogel's method (Reinfeld and Vogel 1958). The lowest index among equals.
 
     >>> penalty_neighbour(np.array([[[0, 3, 2, 4], [3, 0, 9, 2], [2, 9, 0, 8], [4, 2, 8, 0]]], dtype=np.int32))
-    array([[0, 2, 1, 3]])
+    array([[0, 2, 3, 1]])
     """
     return penalty_neighbour_completions(weights, *city_zero(weights))
 
@@ -106,4 +106,25 @@ def penalty_neighbour_completions(
             keys = np.where(free, wide[rows, tours[:, step - 1]] - alternative, never)
             tours[:, step] = np.where(step < lengths, tours[:, step], keys.argmin(axis=1))
         free[rows, tours[:, step]] = False
+    return tours
+
+
+def radial_order(weights: Int32[np.ndarray, "batch n n"]) -> Int64[np.ndarray, "batch n"]:
+    """Cities in the order of their distance from city 0 (the lowest index among equals).
+
+    >>> radial_order(np.array([[[0, 5, 1], [5, 0, 2], [1, 2, 0]]], dtype=np.int32))
+    array([[0, 2, 1]])
+    """
+    return radial_order_completions(weights, *city_zero(weights))
+
+
+def radial_order_completions(
+    weights: Int32[np.ndarray, "batch n n"],
+    prefixes: Int64[np.ndarray, "batch n"],
+    lengths: Int64[np.ndarray, " batch"],
+) -> Int64[np.ndarray, "batch n"]:
+    """Keep the first `lengths[b]` >= 1 cities of each prefix, then take the others as `radial_order` does."""
+    tours, lengths = checked_prefixes(weights, prefixes, lengths)
+    wide = checked_weights(weights).astype(np.int64)
+    walk_by_keys(np.repeat(wide[:, :1], wide.shape[1], axis=1), tours, lengths)
     return tours

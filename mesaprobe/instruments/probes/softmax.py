@@ -1,4 +1,4 @@
-"""Linear probes for choices: softmax regression, fitted at many sites and penalties at once.
+"""Linear probes of choices: softmax regression, fitted at many sites and penalties at once.
 
 The fit is exact and needs one factorisation a site. Boehning (1992) bounds the curvature of the multinomial
 likelihood by X'X / 2 for every class, so in the eigenbasis of X'X the preconditioned gradient step is a division,
@@ -82,6 +82,45 @@ def fit_softmax_probe(
         mean, scale, beta = _fit(sites, labels, known, penalty[:, None], iterations)
         parts.append((mean, scale, beta[:, 0, :-1], beta[:, 0, -1], penalty))
     return SoftmaxProbe(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def cross_fit_softmax(
+    activations: Float[Tensor, "site sample d"] | np.ndarray,
+    labels: Int[Tensor, " sample"],
+    folds: Int[Tensor, " sample"] | np.ndarray,
+    groups: Int[Tensor, " sample"] | np.ndarray,
+    allowed: Bool[Tensor, "sample n"],
+    *,
+    offset: Float[Tensor, "sample n"] | None = None,
+    penalties: tuple[float, ...] = PENALTIES,
+    iterations: int = 80,
+) -> Float[Tensor, "site sample n"]:
+    """Log-probabilities of every sample by probes that saw no sample of its fold; -inf where not allowed.
+
+    Every fold has its own penalty, chosen on groups (instances) of the other folds. Groups must not straddle folds.
+    """
+    fold, group = torch.as_tensor(folds), torch.as_tensor(groups)
+    if len(torch.unique(torch.stack([fold, group]), dim=1).T) > len(torch.unique(group)):
+        raise ValueError("samples of one group (instance) lie in several folds")
+    parts = []
+    for values in activations:
+        site = torch.as_tensor(np.asarray(values, dtype=np.float32))[None]
+        result = torch.empty(allowed.shape)
+        for held_out in torch.unique(fold):
+            kept, tested = fold != held_out, fold == held_out
+            known = (None, None) if offset is None else (offset[kept], offset[tested])
+            probe = fit_softmax_probe(
+                site[:, kept],
+                labels[kept],
+                group[kept],
+                allowed[kept],
+                offset=known[0],
+                penalties=penalties,
+                iterations=iterations,
+            )
+            result[tested] = probe.log_probabilities(site[:, tested], allowed[tested], known[1])[0]
+        parts.append(result)
+    return torch.stack(parts)
 
 
 def _fit(
