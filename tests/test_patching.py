@@ -154,7 +154,7 @@ def test_the_sweep_equals_transformer_lens_generic_patching(attention: str) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 32])
 def test_on_the_shipped_network_too(count: int) -> None:
-    """In double precision the two sweeps are the same to the last digits; in single to the rounding of its logits."""
+    """The two sweeps differ by rounding only: a millionth of the largest logit, in batches of different shape."""
     model = mesaprobe.load("trained_models/matrix8-optimal")
     assert isinstance(model, ModuleSubject)
     rng = np.random.default_rng(0)
@@ -169,8 +169,8 @@ def test_on_the_shipped_network_too(count: int) -> None:
         torch.testing.assert_close(still.patched, still.base, atol=0, rtol=0)
     ours = patched_logits(model, base, source, cells)
     theirs = generic_patching(model, base, source)()
-    scale = float(ours.patched.abs().max())
-    assert float((ours.patched[:, :, 1].unflatten(0, (4, -1)) - theirs).abs().max()) < 1e-5 * max(scale / 10, 1)
+    difference = (ours.patched[:, :, 1].unflatten(0, (4, -1)) - theirs).abs().max()
+    assert float(difference) < 1e-6 * float(ours.patched.abs().max())
 
 
 def test_a_foreign_network_is_patched_through_its_hooks() -> None:

@@ -13,7 +13,7 @@ from mesaprobe.models import load
 from mesaprobe.models.config import GPTConfig
 from mesaprobe.models.gpt import TourGPT
 from mesaprobe.problems import ProblemConfig, make_problem
-from mesaprobe.training.config import TrainConfig
+from mesaprobe.training.config import TrainConfig, first_difference, read_train_config
 from mesaprobe.zoo import store
 from mesaprobe.zoo.build import build, certify_members
 from mesaprobe.zoo.catalogue import select
@@ -187,6 +187,24 @@ def test_ties_count_as_agreement_whatever_rule_breaks_them() -> None:
     ties = exact == exact.min(axis=2, keepdims=True)
     assert (allowed == ties).all()
     assert (rule("nearest_neighbour")(instances, tours, np.random.default_rng(1)) <= ties).all()
+
+
+def test_shipped_members_are_the_certified_ones_and_their_recipes_are_in_the_catalogue() -> None:
+    zoo = Path(__file__).parents[1] / "trained_models" / "zoo"
+    shipped = sorted(path for path in (zoo / "trained").iterdir() if not path.name.startswith("."))
+    assert shipped
+    for folder in shipped:
+        member = ZOO[folder.name]
+        assert isinstance(member.recipe, Trained)
+        certificate = store.read_certificate(zoo, member)
+        assert certificate is not None
+        assert certificate.passed or member.role == "sanity", folder.name
+        assert certificate.weights_hash == load(folder).weights_hash, folder.name
+        assert first_difference(read_train_config(folder / "config.json"), member.recipe.config) is None, folder.name
+    for folder in (zoo / "discarded").iterdir():
+        certificate = store.read_certificate(zoo, ZOO[folder.name])
+        assert certificate is not None
+        assert not certificate.passed, folder.name
 
 
 def described(family: str, search: bool, fraction: float, width: float) -> Described:
