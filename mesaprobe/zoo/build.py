@@ -52,7 +52,7 @@ def _each(job: Job, zoo: Path, members: Sequence[Member], processes: int) -> Ite
     if processes == 1 or len(jobs) < 2:
         yield from map(_run, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs)), maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs))) as pool:
         yield from pool.imap_unordered(_run, jobs, chunksize=1)
 
 
