@@ -126,7 +126,7 @@ def head_ablation(
     twins: int = 8,
     seed: int,
 ) -> AblationEffect:
-    """Ablate (layer, head)s together (`spread_heads`), and `twins` times as many others, drawn at random.
+    """Ablate some (layer, head) together (`spread_heads`); beside it, `twins` times, as many others drawn at random.
 
     Raises UserError if fewer others than that are left.
     """
