@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -222,6 +224,20 @@ def test_routing_uses_its_time_limit() -> None:
     check_legal(weights, longer)
     assert longer.cost <= plain.cost
     assert longer.seconds >= 0.29
+
+
+def test_what_other_packages_leave_in_builtins_does_not_stop_compilation(tmp_path: Path) -> None:
+    """OR-Tools leaves something there that cannot be pickled; a first call with an empty cache follows."""
+    code = (
+        "import builtins, numpy as np\nbuiltins.left_behind = (i for i in ())\n"
+        "from mesaprobe.solvers.exact.held_karp import held_karp\n"
+        "print(held_karp(np.ones((1, 5, 5), dtype=np.int32)).costs[0])\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.strip() == "5", done.stderr[-500:]
+    assert list(tmp_path.rglob("*fill_8*.nbc"))
 
 
 TSPLIB = os.environ.get("MESAPROBE_TSPLIB", "")

@@ -148,6 +148,9 @@ def _unrolled_fill(width: int) -> Callable[..., None]:
     scope: dict[str, Any] = {"lowest_bit": _lowest_bit, "min": min}
     # Compiled under this file's name, so that numba can keep the machine code beside it.
     exec(compile(source, __file__, "exec"), scope)
+    # numba keeps the globals beside the machine code, and not all that lands in builtins can be pickled: OR-Tools, like
+    # other pybind11 modules, puts a capsule there.
+    del scope["__builtins__"]
     return numba.njit(cache=True, error_model="numpy", fastmath=True, nogil=True)(scope[f"fill_{width}"])
 
 
