@@ -8,14 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mesaprobe.errors import UserError
 from mesaprobe.models import GPTConfig, ModuleSubject, TourGPT
-from mesaprobe.patching import (
-    Identity,
-    Location,
-    NormMatchedRandom,
-    instance_locations,
-    patch_sweep,
-    recovered_fraction,
-)
+from mesaprobe.patching import Cell, Identity, Location, NormMatchedRandom, Run, instance_locations, patched_logits
 from mesaprobe.probes import LinearProbe, collect_activations, fit_softmax_probe, residual_sites
 from mesaprobe.problems import ProblemConfig, make_problem
 
@@ -147,9 +140,10 @@ def test_identity_patch_changes_nothing_and_the_whole_stream_changes_everything(
     locations = [*instance_locations(subject, 2, [(1, 3)]), everything]
     assert [location.label for location in locations[N:]] == ["cities 1+3", "step 1", "step 2", "all"]
     own, other = (subject.next_city_logits(x, PREFIX)[0] for x in (base, source))
-    unchanged = patch_sweep(subject, base, source, PREFIX, hooks, locations, Identity())
-    torch.testing.assert_close(unchanged, own.expand_as(unchanged), atol=0, rtol=0)
-    patched = patch_sweep(subject, base, source, PREFIX, hooks, locations)
+    cells, runs = [Cell(hook, place) for hook in hooks for place in locations], (Run(base, PREFIX), Run(source, PREFIX))
+    unchanged = patched_logits(subject, *runs, cells, Identity())
+    torch.testing.assert_close(unchanged.patched, unchanged.base, atol=0, rtol=0)
+    patched = patched_logits(subject, *runs, cells).patched[:, 0].unflatten(0, (len(hooks), -1))
     torch.testing.assert_close(patched[:, -1], other.expand(3, -1), atol=1e-5, rtol=1e-4)
     # After the last layer only the token that answers matters.
     torch.testing.assert_close(patched[2, :-2], own.expand(len(locations) - 2, -1), atol=1e-5, rtol=1e-4)
@@ -159,7 +153,8 @@ def test_cells_of_a_sweep_equal_patches_made_one_by_one() -> None:
     subject, base, source = small_subject(), drawn(1), drawn(1, seed=1)
     hook = "blocks.1.hook_resid_pre"
     locations = instance_locations(subject, 2, [(1, 3)])
-    sweep = patch_sweep(subject, base, source, PREFIX, [hook], locations)[0]
+    cells = [Cell(hook, place) for place in locations]
+    sweep = patched_logits(subject, Run(base, PREFIX), Run(source, PREFIX), cells).patched[:, 0]
     stream = subject.activations(source, PREFIX, [hook])[hook]
     for row, location in enumerate(locations):
 
@@ -179,19 +174,11 @@ def test_random_patch_has_the_length_of_the_real_difference() -> None:
     assert not torch.allclose(noise, source - base)
 
 
-def test_recovered_fraction_is_0_at_the_base_and_1_at_the_source() -> None:
-    base, source = torch.tensor([0.0, 3.0, 1.0]), torch.tensor([0.0, -1.0, 2.0])
-    middle = (base + source) / 2
-    found = recovered_fraction(torch.stack([base, middle, source]), base, source)
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.5, 1.0]))
-    with pytest.raises(ValueError, match="nothing to recover"):
-        recovered_fraction(base, base, base + 1)
-
-
 def test_unknown_hooks_are_refused() -> None:
     subject = small_subject()
+    run, cell = Run(drawn(1), PREFIX), Cell("blocks.9.hook_resid_pre", Location("x", (0,)))
     with pytest.raises(UserError, match=r"no hook point 'blocks.9.hook_resid_pre'"):
-        patch_sweep(subject, drawn(1), drawn(1), PREFIX, ["blocks.9.hook_resid_pre"], [Location("x", (0,))])
+        patched_logits(subject, run, run, [cell])
 
 
 def test_attention_patterns_are_probabilities_over_what_may_be_seen() -> None:

@@ -10,15 +10,7 @@ from mesaprobe.analysis.flip_pair import find_flip_pair
 from mesaprobe.analysis.layout import instance_layouts
 from mesaprobe.decoding import greedy_rollout
 from mesaprobe.instruments.attention import attention_patterns
-from mesaprobe.instruments.patching import (
-    Identity,
-    Intervention,
-    NormMatchedRandom,
-    Resample,
-    instance_locations,
-    patch_sweep,
-    recovered_fraction,
-)
+from mesaprobe.instruments.patching import Cell, Run, instance_locations, patch_effects
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
 
@@ -108,20 +100,19 @@ def patching_picture(subject: Subject, instances: Instances, seed: int) -> Array
     prefix = torch.from_numpy(pair.prefix)[None]
     joint = [pair.changed] if pair.changed[0] != pair.changed[1] else []
     locations = instance_locations(subject, len(pair.prefix), joint)
-    count = len(locations)
-    ends = [subject.next_city_logits(x.expand(count, -1, -1), prefix.expand(count, -1)).cpu() for x in (clean, corrupt)]
-    for logits in ends:
-        logits[:, prefix[0]] = -torch.inf
-    runs: dict[str, tuple[torch.Tensor, Intervention]] = {
-        "effects": (corrupt, Resample()),
-        "identity": (corrupt, Identity()),
-        "irrelevant": (other, Resample()),
-        "random": (corrupt, NormMatchedRandom(seed)),
-    }
-    maps = {}
-    for name, (source, intervention) in runs.items():
-        patched = patch_sweep(subject, clean, source, prefix, hooks, locations, intervention)
-        maps[name] = recovered_fraction(patched, *ends).numpy()
+    found = patch_effects(
+        subject,
+        Run(clean, prefix),
+        Run(corrupt, prefix),
+        [Cell(hook, location) for hook in hooks for location in locations],
+        seed=seed,
+        answers=(torch.tensor([pair.corrupt_choice]), torch.tensor([pair.clean_choice])),
+        irrelevant=Run(other, prefix),
+        placebos=("identity", "random", "irrelevant"),
+    )
+    recovered = (found.moved / found.available)[:, :, 0].reshape(len(found.kinds), len(hooks), len(locations))
+    maps = {"effects" if kind == "effect" else kind: recovered[i] for i, kind in enumerate(found.kinds)}
+    ends = [subject.next_city_logits(x, prefix).cpu() for x in (clean, corrupt)]
     layout = instance_layouts(pair.clean, seed)
     differences = [float(x[0, pair.corrupt_choice] - x[0, pair.clean_choice]) for x in ends]
     return {

@@ -8,7 +8,6 @@ from mesaprobe.instruments.patching.effects import (
     choices,
     logit_difference,
     patch_effects,
-    recovered_fraction,
 )
 from mesaprobe.instruments.patching.interventions import (
     ABLATIONS,
@@ -19,7 +18,7 @@ from mesaprobe.instruments.patching.interventions import (
 )
 from mesaprobe.instruments.patching.paths import path_patched_logits
 from mesaprobe.instruments.patching.runs import Run, paired_runs, site_positions, site_vectors
-from mesaprobe.instruments.patching.sweep import PatchedLogits, patch_sweep, patched_logits
+from mesaprobe.instruments.patching.sweep import PatchedLogits, patched_logits
 
 __all__ = [
     "ABLATIONS",
@@ -43,10 +42,8 @@ __all__ = [
     "logit_difference",
     "paired_runs",
     "patch_effects",
-    "patch_sweep",
     "patched_logits",
     "path_patched_logits",
-    "recovered_fraction",
     "site_positions",
     "site_vectors",
 ]

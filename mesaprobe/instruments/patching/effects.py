@@ -173,22 +173,3 @@ def _elsewhere(subject: Subject, base: Run, cells: Sequence[Cell], seed: int) ->
     one = subject.activations(base.features[:1], base.prefixes[:1, : base.length], [hook])[hook]
     sequence = one.shape[2 if axes(hook) == "pattern" else 1]
     return [elsewhere(subject, cell, len(base), base.length, sequence, generator) for cell in cells]
-
-
-def recovered_fraction(
-    logits: Float[Tensor, "*cell n"], base: Float[Tensor, "*#cell n"], source: Float[Tensor, "*#cell n"]
-) -> Float[Tensor, "*cell"]:
-    """How far a patched run has moved from the base's answer to the source's: 0 = base, 1 = source.
-
-    LD = logit(source's choice) - logit(base's choice); (LD - LD_base) / (LD_source - LD_base) (Zhang and Nanda
-    2024, logit difference). `base` and `source` are one run each, or that run once per cell: the same batch
-    shape takes rounding out of the comparison. Raises ValueError if both runs prefer the same city.
-    """
-    wanted, original = (int(x.reshape(-1, x.shape[-1])[0].argmax()) for x in (source, base))
-    if wanted == original:
-        raise ValueError(f"base and source both choose city {original}: there is nothing to recover")
-
-    def difference(x: Tensor) -> Tensor:
-        return x[..., wanted] - x[..., original]
-
-    return (difference(logits) - difference(base)) / (difference(source) - difference(base))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mesaprobe.instruments.patching.cells import Cell, Location, cell_masks, patched
+from mesaprobe.instruments.patching.cells import Cell, cell_masks, patched
 from mesaprobe.instruments.patching.interventions import ABLATIONS, Intervention, Resample, for_rows
 from mesaprobe.instruments.patching.runs import ROWS, Run, module_inputs, resume_layer
 from mesaprobe.models.gpt import Block, TourGPT
@@ -162,25 +162,3 @@ def _answers(module: TourGPT, x: Float[Tensor, "row pos d_model"], answer: int) 
     mask = module.mask[: x.shape[1], : x.shape[1]]
     x = (x + block.hook_attn_out(block.attn(block.ln1(x), mask)))[:, answer]
     return module.unembed(module.ln_final(x + block.mlp(block.ln2(x))))
-
-
-def patch_sweep(
-    subject: Subject,
-    base: Float[Tensor, "1 n f"],
-    source: Float[Tensor, "1 n f"],
-    prefix: Int[Tensor, "1 t"],
-    hooks: Sequence[str],
-    locations: Sequence[Location],
-    intervention: Intervention | None = None,
-) -> Float[Tensor, "hook location n"]:
-    """The map of one instance: next-city logits with each hook patched at each location in turn.
-
-    `source` is run with the same prefix. The default intervention is `Resample`. What the patches change is added
-    to an unpatched run of one copy for each location, so that a caller who runs the same sees an identity change
-    nothing at all. `patch_effects` brings baseline, placebos and intervals along.
-    """
-    cells = [Cell(hook, location) for hook in hooks for location in locations]
-    found = patched_logits(subject, Run(base, prefix), Run(source, prefix), cells, intervention)
-    change = (found.patched - found.base)[:, 0].unflatten(0, (len(hooks), len(locations)))
-    copies = len(locations)
-    return subject.next_city_logits(base.expand(copies, -1, -1), prefix.expand(copies, -1)).cpu() + change
