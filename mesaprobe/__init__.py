@@ -36,6 +36,7 @@ _LAZY_MODULES = {
     "probes": "mesaprobe.probes",
     "patching": "mesaprobe.patching",
     "attention": "mesaprobe.attention",
+    "lens": "mesaprobe.lens",
 }
 _LAZY_NAMES = {
     "UserError": "mesaprobe.errors",

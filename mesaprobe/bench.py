@@ -153,6 +153,8 @@ def _plain_gpt(n: int, shape: Any) -> Any:
     from torch import Tensor, nn
 
     class PlainBlock(nn.Module):
+        """x + attention, then x + MLP, each on the normalised stream."""
+
         def __init__(self) -> None:
             super().__init__()
             self.ln1, self.ln2 = nn.LayerNorm(shape.d_model), nn.LayerNorm(shape.d_model)
@@ -167,6 +169,8 @@ def _plain_gpt(n: int, shape: Any) -> Any:
             return x + self.back(F.gelu(self.into(self.ln2(x))))
 
     class PlainGPT(nn.Module):
+        """Tokens [batch, pos] -> logits at the tour's positions."""
+
         def __init__(self) -> None:
             super().__init__()
             self.token, self.position = nn.Embedding(n, shape.d_model), nn.Embedding(2 * n, shape.d_model)
@@ -356,6 +360,8 @@ def _transformer_lens_sweep(subject: Any, model: Any, base: Any, source: Any) ->
     from transformer_lens.patching import generic_activation_patch, layer_pos_patch_setter
 
     class Expected:
+        """What TransformerLens' sweep asks of a model, with the tokens bound to the base run."""
+
         cfg = model.cfg
 
         @staticmethod

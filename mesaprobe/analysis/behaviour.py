@@ -10,7 +10,7 @@ from mesaprobe.decoding import greedy_rollout
 from mesaprobe.labels import decision_steps, lookahead_needs, optimal_actions, optimality_gaps
 from mesaprobe.labels.choices import heuristic_choices
 from mesaprobe.models.subject import Subject
-from mesaprobe.problems import Instances
+from mesaprobe.problems import Instances, random_tours
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
 from mesaprobe.solvers.constructive import unvisited
 from mesaprobe.solvers.exact.held_karp import held_karp, optimal_rollouts
@@ -90,7 +90,7 @@ def measure_behaviour(subject: Subject, instances: Instances, seed: int) -> Beha
     for name in (*HEUR_V1, *RIVALS):
         if ALGORITHMS[name].applies_to(subject.problem):
             tours[name] = ALGORITHMS[name](instances.weights, instances.coordinates, seed)
-    tours["random_legal"] = _random_tours(len(instances), subject.problem.n, rng)
+    tours["random_legal"] = random_tours(len(instances), subject.problem.n, rng)
     costs = {name: instances.tour_costs(each) for name, each in tours.items()}
     gaps = {name: optimality_gaps(instances, each, costs["optimal"]) for name, each in tours.items()}
     decisions = _decisions(subject, instances, features, rng)
@@ -147,9 +147,3 @@ def _accuracy(right: np.ndarray, inside: np.ndarray, rng: np.random.Generator) -
     if not inside.any():
         return None
     return bootstrap_ratio((right & inside).sum(axis=1), inside.sum(axis=1), rng)
-
-
-def _random_tours(count: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    tours = np.zeros((count, n), dtype=np.int64)
-    tours[:, 1:] = np.argsort(rng.random((count, n - 1)), axis=1) + 1
-    return tours

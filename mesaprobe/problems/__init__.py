@@ -8,6 +8,7 @@ from mesaprobe.problems.instances import (
     ProblemConfig,
     canonical_tours,
     make_problem,
+    random_tours,
     rotate_to_city_zero,
     tour_costs,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "canonical_tours",
     "ceil_distances",
     "make_problem",
+    "random_tours",
     "rotate_to_city_zero",
     "tour_costs",
 ]

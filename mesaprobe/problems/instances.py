@@ -126,6 +126,17 @@ def tour_costs(
     return weights[rows, tours, np.roll(tours, -1, axis=1)].sum(axis=1, dtype=np.int64)
 
 
+def random_tours(count: int, n: int, rng: np.random.Generator) -> Int64[np.ndarray, "count n"]:
+    """Tours from city 0 through the other cities in random order.
+
+    >>> random_tours(2, 4, np.random.default_rng(0)).shape
+    (2, 4)
+    """
+    tours = np.zeros((count, n), dtype=np.int64)
+    tours[:, 1:] = np.argsort(rng.random((count, n - 1)), axis=1) + 1
+    return tours
+
+
 def canonical_tours(tours: Int64[np.ndarray, "batch n"]) -> Int64[np.ndarray, "batch n"]:
     """The same undirected tours, rotated to start at city 0 and turned so that `tour[1] < tour[-1]`.
 

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from mesaprobe.errors import UserError
 from mesaprobe.labels.values import optimal_actions
-from mesaprobe.problems import Instances, rotate_to_city_zero
+from mesaprobe.problems import Instances, random_tours, rotate_to_city_zero
 from mesaprobe.registry import Registry
 from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
 from mesaprobe.solvers.constructive import nearest_cities, nearest_neighbour_completions
@@ -45,8 +45,7 @@ def random_prefixes_for(
 ) -> tuple[Int64[np.ndarray, "batch n"], Int64[np.ndarray, " batch"]]:
     """Tours from city 0 in random order, and how many of their cities count: 1 for most sequences, and 2 to n - 1
     for the given share of them."""
-    prefixes = np.zeros((count, n), dtype=np.int64)
-    prefixes[:, 1:] = np.argsort(rng.random((count, n - 1)), axis=1) + 1
+    prefixes = random_tours(count, n, rng)
     lengths = np.where(rng.random(count) < share, rng.integers(2, n, size=count), 1)
     return prefixes, lengths
 

@@ -4,7 +4,6 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from mesaprobe.problems import Problem
-from mesaprobe.solvers.algorithms import Completions
 
 LARGEST_SCALE = 4096
 
@@ -33,12 +32,3 @@ def with_ties_broken(
         fractions = fractions + fractions.swapaxes(1, 2)
     off_diagonal = ~np.eye(weights.shape[1], dtype=bool)
     return scale * weights.astype(np.int64) + fractions * off_diagonal
-
-
-def choices_along(
-    completions: Completions, weights: Int64[np.ndarray, "batch n n"], tours: Int64[np.ndarray, "batch n"]
-) -> Int64[np.ndarray, "batch decision"]:
-    """The city that a rule would name next at each of the n - 1 states along the tours."""
-    batch, n = tours.shape
-    columns = [completions(weights, tours, np.full(batch, length))[:, length] for length in range(1, n)]
-    return np.stack(columns, axis=1)

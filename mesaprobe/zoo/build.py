@@ -4,15 +4,16 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mesaprobe.errors import UserError
 from mesaprobe.files import make_folder, read_json, remove_partial_files, write_json
 from mesaprobe.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load, save_tensors
-from mesaprobe.training.evaluation import evaluate
+from mesaprobe.problems import Instances
+from mesaprobe.training.evaluation import evaluate, evaluation_kinds
 from mesaprobe.training.loop import METRICS_FILE, train
+from mesaprobe.training.stream import evaluation_instances
 from mesaprobe.zoo import store
-from mesaprobe.zoo.certificates import Certificate, certify, certify_structure
+from mesaprobe.zoo.certificates import INSTANCES, Certificate, certify, certify_structure, describe
 from mesaprobe.zoo.members import ZOO, Compiled, Member, Trained
 from mesaprobe.zoo.store import HASHES_FILE
 
@@ -114,8 +115,9 @@ def _train(zoo: Path, member: Member, recipe: Trained) -> None:
     train(recipe.config, folder, resume=True)
     store.round_to_float16(folder)
     subject = load(folder)
-    kinds = ("natural", "greedy_fails")
-    sets = {kind: evaluate(subject, recipe.config, kind, recipe.config.evaluation_instances) for kind in kinds}
+    config = recipe.config
+    kinds = evaluation_kinds(config)
+    sets = {kind: evaluate(subject, config, kind, config.evaluation_instances) for kind in kinds}
     write_json(folder / METRICS_FILE, sets)
     folder.rename(store.member_folder(zoo, member))
 
@@ -128,14 +130,22 @@ def _certify_one(zoo: Path, member: Member) -> Outcome:
 
 
 def _certify_again(zoo: Path, member: Member) -> Outcome:
-    kind: Literal["construction", "imitation"] = "construction" if member.compiled else "imitation"
     subject = store.load_member(zoo, member)
     if member.structure is not None:
         certificate = certify_structure(subject, member.structure)
+    elif member.reference is not None:
+        certificate = certify(subject, member.reference, "construction" if member.compiled else "imitation")
     else:
-        certificate = certify(subject, member.reference, kind)
+        certificate = describe(subject, _own_instances(member))
     store.write_certificate(zoo, member, certificate)
     return _told(member, certificate)
+
+
+def _own_instances(member: Member) -> Instances | None:
+    """What a memoriser was shown."""
+    if not isinstance(member.recipe, Trained) or not member.recipe.config.data.fixed_instances:
+        return None
+    return evaluation_instances(member.recipe.config, "fixed", INSTANCES).instances
 
 
 def _told(member: Member, certificate: Certificate) -> Outcome:

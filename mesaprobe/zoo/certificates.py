@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Bool, Int64
 
 from mesaprobe.decoding import greedy_rollout
+from mesaprobe.labels.choices import choices_along
 from mesaprobe.models.subject import Subject
-from mesaprobe.problems import Instances, Problem, ProblemConfig, ceil_distances, make_problem
+from mesaprobe.problems import Instances, Problem, ProblemConfig, ceil_distances, make_problem, random_tours
+from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.zoo.reference import Reference
 
@@ -23,7 +25,7 @@ Structure = Callable[[Subject, Instances, np.random.Generator], np.ndarray]
 """True where a property of the architecture holds."""
 
 INSTANCES = 500
-"""Instances per set, with n - 1 states each."""
+"""Instances per set, with n - 2 states each that leave a choice."""
 STRUCTURE_INSTANCES = 100
 BRANCH = 0xCE47
 """Branch of the seed from which certificates draw; training and the lines of evidence use others."""
@@ -66,44 +68,49 @@ class Certificate:
     passed: bool
     why: str
     agreement: float | None
-    """States along the member's own tours where its most likely city, unmasked, is one the mechanism allows."""
+    """States along the member's own tours where its most likely city, unmasked, is one the mechanism allows; as
+    everywhere here, without the last step, where one city is left."""
     first_agreement: float | None
     """The same, first decision only."""
     tour_agreement: float | None
     """Own tours all of whose decisions agree."""
     agreement_elsewhere: Elsewhere | None
     """Out of distribution."""
+    rival: str | None
+    """The other rule of the library that the mechanism allows most often on the same states: what a wrong label of
+    the right kind would reach."""
+    rival_agreement: float | None
     performance: Performance
     seed: int
     weights_hash: str
 
 
 def certify(
-    subject: Subject, reference: Reference | None, kind: Literal["construction", "imitation", "none"], *, seed: int = 0
+    subject: Subject, reference: Reference, kind: Literal["construction", "imitation"], *, seed: int = 0
 ) -> Certificate:
-    """Compare a network's choices with the mechanism that it is labelled with (None: measure performance only)."""
-    natural = subject.problem.draw(INSTANCES, np.random.default_rng([BRANCH, seed, 0]))
+    """Compare a network's choices with the mechanism that it is labelled with."""
+    natural = _natural(subject.problem, seed)
     rollout = greedy_rollout(subject, torch.from_numpy(natural.features))
     tours = rollout.tours.numpy()
-    performance = _performance(natural, tours, rollout.legal.numpy())
-    if reference is None or kind == "none":
-        why = "a sanity member has no mechanism to test"
-        return Certificate("none", False, why, None, None, None, None, performance, seed, subject.weights_hash)
     rng = np.random.default_rng([BRANCH, seed, 1])
     agrees = agreement(subject, reference, natural, tours, rng)
     elsewhere = _agreement_elsewhere(subject, reference, natural, rng, seed)
     on_test, outside = float(agrees.mean()), elsewhere.mean
     needed, needed_outside = LIMITS[kind]
+    rival, rival_agreement = nearest_rival(reference, natural, tours, rng)
     return Certificate(
         kind=kind,
         passed=on_test >= needed and outside >= needed_outside,
         why=f"agrees with its mechanism in {on_test:.2%} of test states (at least {needed:.0%}) and "
-        f"{outside:.2%} out of distribution (at least {needed_outside:.0%})",
+        f"{outside:.2%} out of distribution (at least {needed_outside:.0%}); "
+        f"{rival} would agree in {rival_agreement:.1%}",
         agreement=on_test,
         first_agreement=float(agrees[:, 0].mean()),
         tour_agreement=float(agrees.all(axis=1).mean()),
         agreement_elsewhere=elsewhere,
-        performance=performance,
+        rival=rival,
+        rival_agreement=rival_agreement,
+        performance=_performance(natural, tours, rollout.legal.numpy()),
         seed=seed,
         weights_hash=subject.weights_hash,
     )
@@ -111,7 +118,7 @@ def certify(
 
 def certify_structure(subject: Subject, structure: Structure, *, seed: int = 0) -> Certificate:
     """Check a property that a network has by its architecture, on the weights kept; it must hold everywhere."""
-    natural = subject.problem.draw(INSTANCES, np.random.default_rng([BRANCH, seed, 0]))
+    natural = _natural(subject.problem, seed)
     rollout = greedy_rollout(subject, torch.from_numpy(natural.features))
     holds = structure(subject, natural[:STRUCTURE_INSTANCES], np.random.default_rng([BRANCH, seed, 1]))
     share = float(np.mean(holds))
@@ -123,10 +130,54 @@ def certify_structure(subject: Subject, structure: Structure, *, seed: int = 0) 
         first_agreement=None,
         tour_agreement=None,
         agreement_elsewhere=None,
+        rival=None,
+        rival_agreement=None,
         performance=_performance(natural, rollout.tours.numpy(), rollout.legal.numpy()),
         seed=seed,
         weights_hash=subject.weights_hash,
     )
+
+
+def describe(subject: Subject, instances: Instances | None = None, *, seed: int = 0) -> Certificate:
+    """For sanity members, which have no mechanism to test: how they perform, on `instances` where they are meant for
+    some of their own."""
+    shown = _natural(subject.problem, seed) if instances is None else instances
+    rollout = greedy_rollout(subject, torch.from_numpy(shown.features))
+    return Certificate(
+        kind="none",
+        passed=False,
+        why="a sanity member has no mechanism to test",
+        agreement=None,
+        first_agreement=None,
+        tour_agreement=None,
+        agreement_elsewhere=None,
+        rival=None,
+        rival_agreement=None,
+        performance=_performance(shown, rollout.tours.numpy(), rollout.legal.numpy()),
+        seed=seed,
+        weights_hash=subject.weights_hash,
+    )
+
+
+def nearest_rival(
+    reference: Reference, instances: Instances, tours: Int64[np.ndarray, "batch n"], rng: np.random.Generator
+) -> tuple[str, float]:
+    """The rule of the library, not the mechanism itself, whose choices along the tours it allows most often."""
+    allowed = reference(instances, tours, rng)[:, :-1]
+    found = {}
+    for name in ALGORITHMS:
+        completions = ALGORITHMS[name].completions
+        if completions is None or not ALGORITHMS[name].applies_to(instances.problem):
+            continue
+        if name != getattr(reference, "name", None):
+            chosen = choices_along(completions, instances.weights, tours)[:, :-1]
+            found[name] = float(np.take_along_axis(allowed, chosen[:, :, None], axis=2).mean())
+    best = max(found, key=lambda name: found[name])
+    return best, found[best]
+
+
+def _natural(problem: Problem, seed: int) -> Instances:
+    return problem.draw(INSTANCES, np.random.default_rng([BRANCH, seed, 0]))
 
 
 def _performance(instances: Instances, tours: np.ndarray, legal: np.ndarray) -> Performance:
@@ -145,7 +196,8 @@ def _agreement_elsewhere(
         shifted = draw(subject.problem, INSTANCES, np.random.default_rng([BRANCH, seed, 2 + index]))
         own = greedy_rollout(subject, torch.from_numpy(shifted.features)).tours.numpy()
         found[name] = float(agreement(subject, reference, shifted, own, rng).mean())
-    at_random = float(agreement(subject, reference, natural, random_tours(natural, rng), rng).mean())
+    tours = random_tours(len(natural), natural.problem.n, rng)
+    at_random = float(agreement(subject, reference, natural, tours, rng).mean())
     return Elsewhere(**found, random_prefixes=at_random)
 
 
@@ -156,20 +208,13 @@ def agreement(
     tours: Int64[np.ndarray, "batch n"],
     rng: np.random.Generator,
 ) -> Bool[np.ndarray, "batch decision"]:
-    """At each decision along the tours: is the most likely city, unmasked, one that the mechanism allows?"""
+    """At each decision along the tours but the last, which is forced: is the most likely city, unmasked, one that the
+    mechanism allows?"""
     features, prefixes = torch.from_numpy(instances.features), torch.from_numpy(tours[:, :-1])
     parts = zip(features.split(512), prefixes.split(512), strict=True)
     chosen = torch.cat([subject.logits(f, t).argmax(-1).cpu() for f, t in parts]).numpy()
     allowed = reference(instances, tours, rng)
-    return np.take_along_axis(allowed, chosen[:, :, None], axis=2)[:, :, 0]
-
-
-def random_tours(instances: Instances, rng: np.random.Generator) -> Int64[np.ndarray, "batch n"]:
-    """One tour per instance from city 0, the other cities in random order."""
-    batch, n = instances.weights.shape[:2]
-    tours = np.zeros((batch, n), dtype=np.int64)
-    tours[:, 1:] = 1 + np.argsort(rng.random((batch, n - 1)), axis=1)
-    return tours
+    return np.take_along_axis(allowed, chosen[:, :, None], axis=2)[:, :-1, 0]
 
 
 # ---- other weights, shown to the network as it knows them (matrix and asymmetric problems) ------------------------

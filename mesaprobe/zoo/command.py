@@ -32,6 +32,8 @@ def list_rows(zoo: Path, names: Sequence[str] = ("all",)) -> Iterator[dict[str, 
             "sealed": member.sealed,
             "disguise": member.disguise,
             "mechanism": member.mechanism,
+            "rival": None if certificate is None else certificate.rival,
+            "rival_agreement": None if certificate is None else certificate.rival_agreement,
         }
 
 

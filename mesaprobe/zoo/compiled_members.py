@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Bool, Int64
 
 from mesaprobe.models.gpt import TourGPT
-from mesaprobe.problems import Instances, ProblemConfig, make_problem
+from mesaprobe.problems import Instances, ProblemConfig, make_problem, random_tours
 from mesaprobe.solvers.fixed_horizon import horizon_beam_completions, horizon_values, walk_values
-from mesaprobe.zoo.certificates import random_tours
 from mesaprobe.zoo.compiled.beam_search import beam_network
 from mesaprobe.zoo.compiled.camouflage import noise_finetuned, rotated, with_harmless_noise
 from mesaprobe.zoo.compiled.choices import best_listed_choices
@@ -127,7 +126,7 @@ def _noisy(build: Callable[[], TourGPT], reference: Reference) -> TourGPT:
     """The most noise that changes no answer to an answer that the mechanism forbids, on instances of its own."""
     rng = np.random.default_rng([0xD15, 0])
     instances = make_problem(PROBLEM).draw(CHECKED, rng)
-    tours = random_tours(instances, rng)
+    tours = random_tours(len(instances), instances.problem.n, rng)
     allowed = reference(instances, tours, rng)
     features, prefixes = torch.from_numpy(instances.features), torch.from_numpy(tours[:, :-1])
     return with_harmless_noise(build(), 0, features, prefixes, allowed).model

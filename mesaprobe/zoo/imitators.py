@@ -27,9 +27,6 @@ MECHANISMS = {
     "sequential_savings": "the unvisited city with the largest saving against two trips from city 0",
     "gated_neighbour": "one of two walking rules, chosen by an instance feature and never by cost",
     "greedy_edge": "the cheapest edges that still fit a tour, one after the other",
-    "cheapest_insertion": "grows a tour by the city whose insertion costs least",
-    "nearest_insertion": "grows a tour by the city nearest to it",
-    "farthest_insertion": "grows a tour by the city farthest from it",
     "savings": "joins routes from city 0 by the largest saving",
     "mst_preorder": "walks the minimum spanning tree in preorder",
 }

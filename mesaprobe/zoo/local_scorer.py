@@ -11,9 +11,8 @@ from jaxtyping import Bool
 
 from mesaprobe.models.config import LocalScorerConfig
 from mesaprobe.models.subject import Subject
-from mesaprobe.problems import Instances, ProblemConfig
+from mesaprobe.problems import Instances, ProblemConfig, random_tours
 from mesaprobe.training.config import DataConfig, OptimiserConfig, TrainConfig
-from mesaprobe.zoo.certificates import random_tours
 
 SHAPE = LocalScorerConfig(width=16, n_layers=4, d_mlp=64, neighbours=7)
 """At n = 8 the stream is as wide and as deep as that of the shipped subjects (4 layers, d_model 128), and the rows
@@ -46,7 +45,7 @@ def ignores_far_weights(
     problems whose features are the weights (`matrix`, `asymmetric`).
     """
     n = instances.problem.n
-    tours = random_tours(instances, rng)
+    tours = random_tours(len(instances), instances.problem.n, rng)
     redrawn = instances.problem.draw(len(instances), rng)
     prefixes = torch.from_numpy(tours[:, :-1])
     before = subject.logits(torch.from_numpy(instances.features), prefixes).numpy()

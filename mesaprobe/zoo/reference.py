@@ -7,12 +7,13 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from mesaprobe.labels.choices import choices_along
 from mesaprobe.labels.values import optimal_actions
 from mesaprobe.problems import Instances
 from mesaprobe.solvers.algorithms import ALGORITHMS, Completions
 from mesaprobe.solvers.constructive import unvisited
 from mesaprobe.solvers.exact.held_karp import action_values
-from mesaprobe.training.tie_breaks import choices_along, with_ties_broken
+from mesaprobe.training.tie_breaks import with_ties_broken
 
 
 class Reference(Protocol):
@@ -32,6 +33,8 @@ class Policy:
     """False for rules that assemble an undirected tour: at city 0 of a symmetric instance both ends are allowed."""
     draws: int = 12
     """Random ways of breaking ties that are tried, besides the rule's own."""
+    name: str | None = None
+    """In the library, if it is there."""
 
     def __call__(
         self, instances: Instances, tours: Int64[np.ndarray, "batch n"], rng: np.random.Generator
@@ -61,7 +64,7 @@ def rule(name: str) -> Policy:
     algorithm = ALGORITHMS[name]
     if algorithm.completions is None:
         raise ValueError(f"{name} does not say what it would do at a state")
-    return Policy(algorithm.completions, algorithm.walking)
+    return Policy(algorithm.completions, algorithm.walking, name=name)
 
 
 def optimal(

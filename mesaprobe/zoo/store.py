@@ -32,8 +32,8 @@ def member_folder(zoo: Path, member: Member) -> Path:
 def is_built(zoo: Path, member: Member) -> bool:
     """Whether the weights are there, whole."""
     folder = member_folder(zoo, member)
-    done = folder / ("metrics.json" if not member.compiled else WEIGHTS_FILE)
-    return done.is_file() and (folder / WEIGHTS_FILE).is_file()
+    needed = (WEIGHTS_FILE, CONFIG_FILE) if member.compiled else (WEIGHTS_FILE, CONFIG_FILE, "metrics.json")
+    return all((folder / name).is_file() for name in needed)
 
 
 def load_member(zoo: Path, member: Member) -> Subject:

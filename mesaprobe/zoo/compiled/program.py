@@ -21,7 +21,7 @@ layers, and nothing reads what they compute.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -150,9 +150,7 @@ class Program:
         """The program as a network of ReLU units without normalisation."""
         width = self._width()
         layers = self._layers(width)
-        blank = blank_network(self.layout, self.n, n_layers=len(layers), n_heads=self.heads, d_mlp=width)
-        model = TourGPT(replace(blank.config, act_fn="relu"), self.n, self.n).eval()
-        model.load_state_dict(blank.state_dict())
+        model = blank_network(self.layout, self.n, n_layers=len(layers), n_heads=self.heads, d_mlp=width, act_fn="relu")
         self._set_heads(model)
         idle = (self.zero, self.zero)
         for layer, units in enumerate(layers):
