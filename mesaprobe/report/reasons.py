@@ -14,8 +14,8 @@ class Reason:
 
 REASONS = {
     "NO_ZOO": Reason(
-        "There is no zoo yet: no set of networks of known mechanism that went through the same measurements, so no "
-        "error rate exists and neither word can be earned, whatever the lines below show.",
+        "There is no calibrated zoo yet: no set of networks of known mechanism has gone through the same measurements, "
+        "so no error rate exists and neither word can be earned, whatever the lines below show.",
         "A zoo of certified searchers, heuristics and decoys, calibrated under this protocol.",
     ),
     "LOW_POWER": Reason(
