@@ -45,6 +45,7 @@ def patched_logits(
     The default intervention is `Resample`. At most about `rows` states are run in one pass.
 
     >>> from mesaprobe.models import GPTConfig, TourGPT, wrap
+    >>> from mesaprobe.patching import Cell, Location, Run
     >>> from mesaprobe.problems import ProblemConfig, make_problem
     >>> subject = wrap(TourGPT(GPTConfig(d_model=8, n_heads=2, d_mlp=8), 6, 6), make_problem(ProblemConfig(n=6)))
     >>> base, source = (Run(torch.rand(3, 6, 6), torch.tensor([[0, 2]] * 3)) for _ in range(2))
