@@ -116,7 +116,7 @@ def stored_figures(seed: int = 0) -> dict[str, dict[str, Any]]:
         "training": _training(rng),
         "gaps": _gaps(rng),
         "dstar": _dstar(),
-        "plan_probe": _plan_probe(rng),
+        "E6": _plan_probe(rng),
         "attention": _attention(rng),
         "patching": _patching(rng),
     }

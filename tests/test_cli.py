@@ -81,7 +81,7 @@ def test_analyze_stores_a_valid_report_and_draws_it(
     assert report["verdict"]["reason"] == "NO_ZOO"
     assert [line["id"] for line in report["lines"]] == ["E6"]
     assert [gate["id"] for gate in report["gates"]] == [f"G{i}" for i in range(1, 8)]
-    assert {"instances", "training", "gaps", "dstar", "plan_probe", "attention"} <= set(load_figures(out))
+    assert {"instances", "training", "gaps", "dstar", "E6", "attention"} <= set(load_figures(out))
     evidence = load_evidence(out)
     assert {"line", "quantity", "arm", "value"} <= set(evidence.columns)
     assert (evidence["line"] == "E6").sum() > 50
@@ -124,7 +124,7 @@ def test_a_users_own_subject_is_analysed_by_name(tmp_path: Path) -> None:
     assert report["subject"]["layers"] is None
     assert report["behaviour"]["gap_mean"] == 0
     assert report["behaviour"]["optimal_fraction"] == 1
-    assert set(load_figures(tmp_path / "own")) >= {"instances", "gaps", "dstar", "plan_probe"}
+    assert set(load_figures(tmp_path / "own")) >= {"instances", "gaps", "dstar", "E6"}
     assert (tmp_path / "own" / "report.html").is_file()
 
 

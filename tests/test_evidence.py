@@ -7,15 +7,16 @@ import pytest
 import torch
 from known_subjects import HOOK, nearest_subject, optimal_subject
 
-from mesaprobe.evidence import BUDGETS, LINES, Budget, draw_set, protocol_hash
+from mesaprobe.evidence import LINES, draw_set, protocol_hash
 from mesaprobe.evidence.baseline import fit_baseline, label_losses, planned_steps
+from mesaprobe.evidence.plan_probe import PlanProbeSettings
 from mesaprobe.problems import ProblemConfig, make_problem
 
-SMALL = Budget("small", 200, 1200, 600, 500, 1, sign_flips=199, resamples=300)
+SMALL = PlanProbeSettings(1200, 600, 500, 1, sign_flips=199, resamples=300)
 
 
 def test_a_planted_plan_is_found_with_its_site_and_a_small_p_value() -> None:
-    result = LINES["E6"](optimal_subject(planted=True), SMALL, 0)
+    result = LINES["E6"].measure(optimal_subject(planted=True), SMALL, 0)
     assert result.status == "ok"
     assert result.value is not None
     assert result.ci is not None
@@ -28,7 +29,7 @@ def test_a_planted_plan_is_found_with_its_site_and_a_small_p_value() -> None:
 
 def test_optimal_behaviour_without_a_plan_inside_gives_nothing() -> None:
     """Behaviour alone, however good, must not move this line: the same subject with noise as activations."""
-    result = LINES["E6"](optimal_subject(planted=False), SMALL, 0)
+    result = LINES["E6"].measure(optimal_subject(planted=False), SMALL, 0)
     assert result.status == "ok"
     assert result.value is not None
     assert abs(result.value) < 0.05
@@ -38,14 +39,14 @@ def test_optimal_behaviour_without_a_plan_inside_gives_nothing() -> None:
 
 def test_a_rule_that_the_baseline_knows_leaves_no_plan_to_look_for() -> None:
     """A nearest-neighbour walker whose activations do hold its plan: decodable, but no more than its rule says."""
-    result = LINES["E6"](nearest_subject(), SMALL, 0)
+    result = LINES["E6"].measure(nearest_subject(), SMALL, 0)
     assert result.value is None or result.value < 0.02 or result.details["baseline_entropy"] < 0.1
     assert result.status == "na" or result.details["baseline_accuracy"] > 0.95
 
 
 def test_same_seed_same_numbers_and_seeds_matter() -> None:
     small = dataclasses.replace(SMALL, calibration_instances=300, probe_instances=200, test_instances=200)
-    first, again, other = (LINES["E6"](optimal_subject(planted=True), small, seed) for seed in (3, 3, 4))
+    first, again, other = (LINES["E6"].measure(optimal_subject(planted=True), small, seed) for seed in (3, 3, 4))
     assert (first.value, first.ci, first.p, first.null) == (again.value, again.ci, again.p, again.null)
     assert first.value != other.value
     assert first.table is not None
@@ -85,13 +86,12 @@ def test_sets_are_disjoint_and_the_protocol_hash_covers_budget_and_lines_but_not
     drawn = [draw_set(problem, name, 200, 0).weights for name in ("calibration", "probe", "test", "behaviour")]
     together = np.concatenate(drawn)
     assert len(np.unique(together.reshape(len(together), -1), axis=0)) == 800
-    quick = BUDGETS["quick"]
-    assert protocol_hash(quick, ["E6"]) == protocol_hash(quick, ["E6"])
-    assert protocol_hash(quick, ["E6"]) != protocol_hash(quick, ["E5", "E6"])
-    assert protocol_hash(quick, ["E6"]) != protocol_hash(BUDGETS["standard"], ["E6"])
+    assert protocol_hash("quick", ["E6"]) == protocol_hash("quick", ["E6"])
+    assert protocol_hash("quick", ["E6"]) != protocol_hash("quick", [])
+    assert protocol_hash("quick", ["E6"]) != protocol_hash("standard", ["E6"])
 
 
 def test_too_few_cities_is_not_applicable_rather_than_zero() -> None:
-    result = LINES["E6"](optimal_subject(planted=True, n=5), SMALL, 0)
+    result = LINES["E6"].measure(optimal_subject(planted=True, n=5), SMALL, 0)
     assert (result.status, result.value, result.p) == ("na", None, None)
     assert "cities" in str(result.reason)

@@ -22,12 +22,12 @@ from mesaprobe.report import (
     instances,
     markup,
     patching,
-    plan_probe,
     render,
     training,
     wording,
 )
 from mesaprobe.report.controls import SCRIPT
+from mesaprobe.report.lines import plan_probe
 from mesaprobe.report.reasons import REASONS
 from mesaprobe.report.sections import SECTIONS
 
@@ -179,8 +179,8 @@ def test_hostile_words_stay_words(tmp_path: Path, page: Page) -> None:
     report, figures = stored_report(HOSTILE), stored_figures()
     report["lines"][0]["details"] = {HOSTILE: HOSTILE}
     report["gates"][0]["why"] = report["subject"]["teacher"] = HOSTILE
-    figures["plan_probe"]["hooks"] = np.array([HOSTILE] * len(figures["plan_probe"]["hooks"]))
-    figures["plan_probe"]["kinds"] = np.array([HOSTILE] * len(figures["plan_probe"]["hooks"]))
+    figures["E6"]["hooks"] = np.array([HOSTILE] * len(figures["E6"]["hooks"]))
+    figures["E6"]["kinds"] = np.array([HOSTILE] * len(figures["E6"]["hooks"]))
     figures["patching"]["locations"] = np.array([HOSTILE] * len(figures["patching"]["locations"]))
     hostile = rendered(tmp_path / "a", report=report, figures=figures)
     assert [text for _, text in hostile.all("h1")] == [HOSTILE]
@@ -288,7 +288,7 @@ def test_axis_is_logarithmic_only_where_values_span_a_factor_of_five() -> None:
 
 @pytest.mark.parametrize("role", ["decode", "city"])
 def test_plan_probe_shows_model_nulls_and_selected_site(role: str) -> None:
-    arrays = stored_figures()["plan_probe"]
+    arrays = stored_figures()["E6"]
     own = np.flatnonzero(arrays["roles"] == role)
     for figure, value, twins, shuffled in (
         (plan_probe.information_figure(arrays, role), "information", "twin_information", "shuffled_information"),
@@ -310,7 +310,7 @@ def test_plan_probe_shows_model_nulls_and_selected_site(role: str) -> None:
 
 
 def test_plan_probe_panels_of_both_roles_share_their_range() -> None:
-    arrays = stored_figures()["plan_probe"]
+    arrays = stored_figures()["E6"]
     ranges = [plan_probe.information_figure(arrays, role).layout.yaxis.range for role in ("decode", "city")]
     assert ranges[0] == ranges[1]
     low, high = ranges[0]
@@ -319,7 +319,7 @@ def test_plan_probe_panels_of_both_roles_share_their_range() -> None:
 
 
 def test_sites_are_drawn_from_input_to_output_whatever_their_order() -> None:
-    arrays = stored_figures()["plan_probe"]
+    arrays = stored_figures()["E6"]
     shuffle = np.random.default_rng(0).permutation(len(arrays["hooks"]))
     sites = len(shuffle)
     mixed = {key: value[..., shuffle] if value.shape[-1:] == (sites,) else value for key, value in arrays.items()}

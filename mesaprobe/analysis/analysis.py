@@ -104,7 +104,7 @@ def analyze(
     results = []
     for line in chosen:
         tell(f"line {line}")
-        results.append(LINES[line](subject, spent, seed))
+        results.append(LINES[line](subject, budget, seed))
     tell("attention and patching of single instances")
     found: dict[str, Mapping[str, np.ndarray] | None] = {
         "instances": pictures.instance_pictures(instances, behaviour, seed),
@@ -114,7 +114,7 @@ def analyze(
         "attention": pictures.attention_picture(subject, instances[:1], seed),
         "patching": pictures.patching_picture(subject, instances[:EXAMPLES], seed),
     }
-    found |= {_FIGURE_OF_LINE[line.id]: line.arrays for line in results if line.arrays}
+    found |= {line.id: line.arrays for line in results if line.arrays}
     competence = competence_gate(behaviour.legal_fraction, behaviour.gap, behaviour.random_gap)
     return Analysis(
         subject=_describe(subject),
@@ -123,12 +123,9 @@ def analyze(
         gates=tuple(gates(competence)),
         verdict=decide(),
         figures={name: arrays for name, arrays in found.items() if arrays is not None},
-        protocol={"hash": protocol_hash(spent, chosen), "budget": budget, "seed": seed},
+        protocol={"hash": protocol_hash(budget, chosen), "budget": budget, "seed": seed},
         seconds=time.monotonic() - started,
     )
-
-
-_FIGURE_OF_LINE = {"E6": "plan_probe"}
 
 
 def _describe(subject: Subject) -> dict[str, Any]:

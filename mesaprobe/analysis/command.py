@@ -8,7 +8,7 @@ from pathlib import Path
 from mesaprobe.analysis.analysis import Analysis, analyze
 from mesaprobe.analysis.store import REPORT_FILE, load_report
 from mesaprobe.errors import UserError
-from mesaprobe.evidence import BUDGETS, LINES, protocol_hash
+from mesaprobe.evidence import LINES, protocol_hash
 from mesaprobe.files import make_folder
 from mesaprobe.models import Subject, load
 
@@ -62,5 +62,5 @@ def _is_same(folder: Path, subject: Subject, budget: str, lines: Sequence[str] |
     if not (folder / REPORT_FILE).is_file():
         return False
     report = load_report(folder)
-    protocol = {"hash": protocol_hash(BUDGETS[budget], lines or list(LINES)), "budget": budget, "seed": seed}
+    protocol = {"hash": protocol_hash(budget, lines or list(LINES)), "budget": budget, "seed": seed}
     return report["protocol"] == protocol and report["subject"]["weights_hash"] == subject.weights_hash

@@ -1,6 +1,6 @@
 """Lines of evidence: one file a line, one registry, one result type, the frozen protocol."""
 
-from mesaprobe.evidence import plan_probe  # noqa: F401  (registers its line)
+from mesaprobe.evidence import plan_probe  # noqa: F401  (each registers its lines)
 from mesaprobe.evidence.protocol import BUDGETS, Budget, draw_set, protocol_hash
 from mesaprobe.evidence.result import LINES, Line, LineResult
 

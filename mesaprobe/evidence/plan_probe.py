@@ -12,7 +12,6 @@ line (rejected completions, objective swaps, control tasks) makes this a necessa
 a network that builds tours by a rule holds plans honestly, too.
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mesaprobe.evidence.baseline import PlannedSteps, fit_baseline, label_losses, planned_steps
-from mesaprobe.evidence.protocol import Budget, draw_set
-from mesaprobe.evidence.result import LINES, LineResult
+from mesaprobe.evidence.protocol import draw_set
+from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.instruments.activations import Site, collect_activations, residual_sites
 from mesaprobe.instruments.probes import fit_softmax_probe
 from mesaprobe.models.subject import Subject
@@ -49,14 +48,28 @@ class _Arm:
     """Of a probe on the activations alone, without the baseline."""
 
 
-@LINES.register(ID)
-def plan_probe(subject: Subject, budget: Budget, seed: int) -> LineResult:
+@dataclass(frozen=True)
+class PlanProbeSettings:
+    """How many instances and repetitions the line spends."""
+
+    calibration_instances: int
+    """To fit baselines (what rules and the output already tell)."""
+    probe_instances: int
+    """To fit probes and to choose sites."""
+    test_instances: int
+    """To estimate."""
+    random_twins: int
+    """Random-weight networks per null."""
+    sign_flips: int = 999
+    resamples: int = 2000
+
+
+def plan_probe(subject: Subject, budget: PlanProbeSettings, seed: int) -> LineResult:
     """Run the line on a subject. Needs hook points of residual width with TransformerLens' names."""
-    started = time.monotonic()
     sites = residual_sites(subject)
     if not sites or subject.problem.n < 6:
         why = "no residual-stream hook points" if not sites else "fewer than 6 cities leave no plan to look for"
-        return LineResult(ID, NAME, "na", why, None, None, None, seconds=time.monotonic() - started)
+        return LineResult("na", why)
     sets = {
         "calibration": budget.calibration_instances,
         "probe": budget.probe_instances,
@@ -72,22 +85,16 @@ def plan_probe(subject: Subject, budget: Budget, seed: int) -> LineResult:
     entropy = float(base_losses.mean())
     if entropy < MIN_ENTROPY:
         return LineResult(
-            ID,
-            NAME,
             "na",
             f"rules and the network's own output already tell the edge two steps ahead in {base_accuracy:.1%} of the "
             f"states ({entropy:.4f} nats left open): there is no plan beyond them to look for",
-            None,
-            None,
-            None,
             details={"baseline_entropy": entropy, "baseline_accuracy": base_accuracy},
-            seconds=time.monotonic() - started,
         )
     arms = {"subject": _arm(subject, data, offsets, sites)}
     for twin in range(budget.random_twins):
         arms[f"random twin {twin}"] = _arm(subject.random_twin(seed + 1 + twin), data, offsets, sites)
     arms["shuffled labels"] = _arm(subject, data, offsets, sites, shuffle=np.random.default_rng([seed, 1]))
-    return _result(arms, base_losses, base_accuracy, sites, data["test"], budget, seed, started)
+    return _result(arms, base_losses, base_accuracy, sites, data["test"], budget, seed)
 
 
 def _arm(
@@ -139,9 +146,8 @@ def _result(
     base_accuracy: float,
     sites: list[Site],
     test: PlannedSteps,
-    budget: Budget,
+    budget: PlanProbeSettings,
     seed: int,
-    started: float,
 ) -> LineResult:
     rng = np.random.default_rng([seed, 2])
     base = _by_instance(base_losses, test)
@@ -161,8 +167,6 @@ def _result(
     gain = against - _by_instance(subject.losses[chosen], test)
     value = bootstrap_ratio(gain, base, rng, resamples=budget.resamples)
     return LineResult(
-        ID,
-        NAME,
         "ok",
         None,
         value.value,
@@ -181,7 +185,6 @@ def _result(
             "instances": len(test.label),
             "covers": "the chosen completion only, not rejected ones; no objective swap, no control task yet",
         },
-        seconds=time.monotonic() - started,
         table=_table(arms, per_site, sites),
         arrays=_arrays(arms, per_site, own, sites, chosen, base_accuracy, float(base_losses.mean())),
     )
@@ -226,3 +229,18 @@ def _arrays(
         "baseline_entropy": np.array(entropy),
         "selected": np.array(chosen),
     }
+
+
+LINES.add(
+    ID,
+    Line(
+        ID,
+        NAME,
+        plan_probe,
+        {
+            "quick": PlanProbeSettings(2000, 1000, 1000, 2),
+            "standard": PlanProbeSettings(4000, 4000, 2000, 5),
+            "full": PlanProbeSettings(10_000, 10_000, 5000, 20),
+        },
+    ),
+)

@@ -12,7 +12,8 @@ from mesaprobe.errors import UserError
 from mesaprobe.files import write_text
 from mesaprobe.report.controls import SCRIPT
 from mesaprobe.report.markup import Html, element, facts, paragraph
-from mesaprobe.report.sections import SECTIONS, Figures, Section
+from mesaprobe.report.section import Figures, Section
+from mesaprobe.report.sections import SECTIONS
 from mesaprobe.report.verdict import verdict_box
 from mesaprobe.report.wording import family_name, number, sentence, text
 

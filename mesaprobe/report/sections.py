@@ -1,47 +1,14 @@
 """The sections of a report, in reading order, each with what it shows and what it does not."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-
 from mesaprobe.report.attention import attention_section
 from mesaprobe.report.behaviour import behaviour_numbers, dstar_numbers, dstar_section, gaps_section
 from mesaprobe.report.evidence import evidence_table, reproducibility
 from mesaprobe.report.instances import instances_section
-from mesaprobe.report.markup import Html
+from mesaprobe.report.lines import LINE_SECTIONS
 from mesaprobe.report.patching import patching_section
-from mesaprobe.report.plan_probe import plan_probe_section
+from mesaprobe.report.section import Figures, Section
 from mesaprobe.report.training import training_section
 from mesaprobe.report.verdict import gates_table
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a section draws from `figures/STEM.npz`."""
-
-    stem: str
-    arrays: tuple[str, ...]
-    """The arrays that must be there."""
-    draw: Callable[[dict[str, np.ndarray]], Html]
-    line: str | None = None
-    """The line of evidence whose reason says why the file is not there."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One heading of the page."""
-
-    id: str
-    title: str
-    shows: str
-    limits: str
-    """What it does not show."""
-    numbers: Callable[[dict[str, Any]], Html] | None = None
-    """What is written from report.json alone."""
-    figures: Figures | None = None
-
 
 SECTIONS = (
     Section(
@@ -94,26 +61,7 @@ SECTIONS = (
             training_section,
         ),
     ),
-    Section(
-        "plan-probe",
-        "Plan probe: the edge two steps ahead",
-        "Whether the activations tell, beyond the input features and the model's own output, which edge its tour takes "
-        "two steps later. Read it against the nulls: random-init twins of the same shape, and labels shuffled across "
-        "instances.",
-        "That a plan can be read does not show that it is used, nor that alternatives were compared: a network that "
-        "imitates a tour-building rule holds plans too. Accuracy alone is no evidence, since everything can be read "
-        "from the input.",
-        figures=Figures(
-            "plan_probe",
-            (
-                *("hooks", "roles", "layers", "kinds", "selected", "baseline_accuracy", "baseline_entropy"),
-                *("information", "information_low", "information_high", "twin_information", "shuffled_information"),
-                *("accuracy", "twin_accuracy", "shuffled_accuracy"),
-            ),
-            plan_probe_section,
-            line="E6",
-        ),
-    ),
+    *LINE_SECTIONS,
     Section(
         "attention",
         "Attention",

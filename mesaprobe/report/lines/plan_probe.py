@@ -4,8 +4,10 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float64, Int64
 
+from mesaprobe.report.lines.summary import line_summary
 from mesaprobe.report.markup import Html, details, element, join, paragraph, table
 from mesaprobe.report.plots import HIGHLIGHT, NULL_COLOUR, embed, label, method_style, new_figure
+from mesaprobe.report.section import Figures, Section
 from mesaprobe.report.wording import number, percent, percent_interval
 
 _ROLES = {
@@ -234,3 +236,26 @@ def _mark_selected(
             marker={"symbol": "circle-open", "size": 20, "color": HIGHLIGHT, "line": {"width": 3}},
             hoverinfo="skip",
         )
+
+
+PLAN_PROBE = Section(
+    "plan-probe",
+    "Plan probe: the edge two steps ahead",
+    "Whether the activations tell, beyond the input features and the model's own output, which edge its tour takes "
+    "two steps later. Read it against the nulls: random-init twins of the same shape, and labels shuffled across "
+    "instances.",
+    "That a plan can be read does not show that it is used, nor that alternatives were compared: a network that "
+    "imitates a tour-building rule holds plans too. Accuracy alone is no evidence, since everything can be read "
+    "from the input.",
+    line_summary("E6"),
+    Figures(
+        "E6",
+        (
+            *("hooks", "roles", "layers", "kinds", "selected", "baseline_accuracy", "baseline_entropy"),
+            *("information", "information_low", "information_high", "twin_information", "shuffled_information"),
+            *("accuracy", "twin_accuracy", "shuffled_accuracy"),
+        ),
+        plan_probe_section,
+        line="E6",
+    ),
+)
