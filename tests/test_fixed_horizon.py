@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesaprobe.errors import UserError
+from mesaprobe.labels.choices import choices_along
+from mesaprobe.problems import ProblemConfig, make_problem
+from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.constructive import nearest_neighbour
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.solvers.fixed_horizon import (
@@ -19,6 +22,8 @@ from mesaprobe.solvers.fixed_horizon import (
     walk_values,
 )
 from mesaprobe.solvers.lookahead import UNREACHABLE, lookahead_values
+from mesaprobe.zoo.catalogue import ZOO
+from mesaprobe.zoo.certificates import nearest_rival
 
 Values = dict[int, int]
 
@@ -123,3 +128,39 @@ def test_a_horizon_or_width_of_nothing_is_refused() -> None:
         horizon_beam_values(weights, tours, 0, 2)
     with pytest.raises(UserError, match="iterations must be at least 0, got -1"):
         walk_values(weights, tours, -1)
+
+
+NAMED = {
+    "horizon_2": lambda weights, tours: horizon_values(weights, tours, 2),
+    "horizon_3": lambda weights, tours: horizon_values(weights, tours, 3),
+    "horizon_beam_4": lambda weights, tours: horizon_beam_values(weights, tours, 4, 4),
+    "walk_values_4": lambda weights, tours: walk_values(weights, tours, 4),
+    "walk_values_3_no_two_cycles": lambda weights, tours: walk_values(weights, tours, 3, two_cycles=False),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_library_knows_them_by_the_sizes_in_their_names(name: str) -> None:
+    weights = draw_batch("asymmetric huge", 8, 40, seed=4)
+    tours = ALGORITHMS[name](weights)
+    chosen = NAMED[name](weights, tours).argmin(axis=2)
+    assert (tours[:, 1:] == chosen).all()
+
+
+def test_no_compiled_network_has_its_own_mechanism_for_a_rival() -> None:
+    """The library's rule of that name is what the network was written as, so it is left out of the comparison."""
+    instances = make_problem(ProblemConfig(n=8)).draw(40, np.random.default_rng(0))
+    tours = random_tours(40, 8, seed=1)
+    for member, name in (
+        ("lookahead-2", "horizon_2"),
+        ("beam-4", "horizon_beam_4"),
+        ("value-iteration", "walk_values_4"),
+    ):
+        reference = ZOO[member].reference
+        assert reference is not None
+        allowed = reference(instances, tours, np.random.default_rng(0))
+        completions = ALGORITHMS[name].completions
+        assert completions is not None
+        named = choices_along(completions, instances.weights, tours)
+        assert np.take_along_axis(allowed, named[:, :, None], axis=2).all()
+        assert nearest_rival(reference, instances, tours, np.random.default_rng(0))[0] != name

@@ -12,7 +12,18 @@ from mesaprobe.errors import UserError
 from mesaprobe.problems import Problem
 from mesaprobe.registry import Registry
 from mesaprobe.solvers import constructive
+from mesaprobe.solvers.beam import beam_completions, beam_tours
+from mesaprobe.solvers.exact.branch_and_bound import branch_and_bound
 from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.reduced_cost_search import reduced_cost_search
+from mesaprobe.solvers.fixed_horizon import (
+    horizon_beam_completions,
+    horizon_beam_tours,
+    horizon_completions,
+    horizon_tours,
+    walk_completions,
+    walk_tours,
+)
 from mesaprobe.solvers.improvement.annealing import anneal
 from mesaprobe.solvers.improvement.local_search import NEIGHBOURHOODS, Neighbourhood, Rule, local_search
 from mesaprobe.solvers.improvement.routing import routing
@@ -41,6 +52,8 @@ class Algorithm:
     """Draws random numbers."""
     symmetric_only: bool = False
     """Refuses asymmetric weights."""
+    exact: bool = False
+    """Its tours are optimal."""
     walking: bool = False
     """Names the cities in the order of the visit, so that the direction of its tours carries meaning."""
 
@@ -94,6 +107,28 @@ def _anneal(weights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return anneal(weights, constructive.nearest_neighbour(weights), seeds)
 
 
+def _beam(width: int) -> Algorithm:
+    """Beam search that judges a prefix by its cost plus the spanning-tree bound on the rest."""
+    tours, completions = (partial(search, width=width, bound="mst") for search in (beam_tours, beam_completions))
+    return Algorithm(f"beam_{width}", 3, tours, completions, walking=True)
+
+
+def _fixed_horizons() -> list[Algorithm]:
+    """Rules that judge a few arcs without completing the tour (`fixed_horizon.py`); none of them is exact, not even the
+    dynamic programs, whose walks may come back to a city."""
+    rules: dict[str, tuple[int, Callable[..., np.ndarray], Callable[..., np.ndarray], dict[str, int]]] = {
+        "horizon_2": (3, horizon_tours, horizon_completions, {"arcs": 2}),
+        "horizon_3": (3, horizon_tours, horizon_completions, {"arcs": 3}),
+        "horizon_beam_4": (3, horizon_beam_tours, horizon_beam_completions, {"width": 4, "arcs": 4}),
+        "walk_values_4": (5, walk_tours, walk_completions, {"iterations": 4}),
+        "walk_values_3_no_two_cycles": (5, walk_tours, walk_completions, {"iterations": 3, "two_cycles": False}),
+    }
+    return [
+        Algorithm(name, degree, partial(tours, **sizes), partial(completions, **sizes), walking=True)
+        for name, (degree, tours, completions, sizes) in rules.items()
+    ]
+
+
 def _members() -> list[Algorithm]:
     c = constructive
     return [
@@ -125,6 +160,8 @@ def _members() -> list[Algorithm]:
             )
             for depth in (2, 3)
         ],
+        *[_beam(width) for width in (4, 16)],
+        *_fixed_horizons(),
         *[
             Algorithm(f"{name}{suffix}", 4, partial(_descend, neighbourhood=neighbourhood, rule=rule))
             for name, neighbourhood in NEIGHBOURHOODS.items()
@@ -132,7 +169,15 @@ def _members() -> list[Algorithm]:
         ],
         Algorithm("annealing", 4, _anneal, randomised=True),
         Algorithm("routing", 4, routing),
-        Algorithm("held_karp", 5, lambda weights: held_karp(weights).tours),
+        Algorithm("held_karp", 5, lambda weights: held_karp(weights).tours, exact=True),
+        Algorithm("branch_and_bound", 5, lambda weights: branch_and_bound(weights).tours, exact=True),
+        Algorithm(
+            "reduced_cost_search",
+            5,
+            lambda weights: reduced_cost_search(weights).tours,
+            symmetric_only=True,
+            exact=True,
+        ),
     ]
 
 

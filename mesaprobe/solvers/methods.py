@@ -11,8 +11,8 @@ from jaxtyping import Int32, Real
 from mesaprobe.errors import UserError
 from mesaprobe.registry import Registry
 from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
+from mesaprobe.solvers.exact import held_karp, reduced_cost_search
 from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
-from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.solvers.exact.highs import fits_highs, solve_highs
 from mesaprobe.solvers.improvement.routing import routing
 from mesaprobe.solvers.solution import Solution, make_solution, tiny_solution
@@ -28,8 +28,15 @@ HELD_KARP_CITIES = 15
 EXACT_CITIES = 200
 """Largest n of CP-SAT and HiGHS: beyond it, building the model alone can exceed a time limit."""
 
-HEURISTIC_CITIES = {3: 50, 4: 500}
+ALGORITHM_CITIES = {3: 50, 4: 500, 5: 50}
 """Largest n of the algorithms of these degrees: about half a minute for the slowest, which no time limit ends."""
+
+EXACT_ALGORITHM_CITIES = {
+    "held_karp": held_karp.MAX_CITIES,
+    "branch_and_bound": 20,
+    "reduced_cost_search": reduced_cost_search.MAX_CITIES,
+}
+"""Largest n of the exact ones. The tree of branch and bound can grow tenfold with every four cities."""
 
 
 def solve(
@@ -71,7 +78,7 @@ def _auto(weights: np.ndarray, coordinates: np.ndarray | None, time_limit: float
     .8 / .06 (0 to 3), the one kind where CP-SAT is ahead.
     """
     if len(weights) <= HELD_KARP_CITIES:
-        return _held_karp(weights, coordinates, time_limit, seed)
+        return METHODS["held_karp"](weights, coordinates, time_limit, seed)
     started = time.monotonic()
     first = None
     if fits_highs(weights):
@@ -84,13 +91,6 @@ def _auto(weights: np.ndarray, coordinates: np.ndarray | None, time_limit: float
     second = _cp_sat(weights, coordinates, left, seed)
     best = second if first is None or second.optimal or second.cost < first.cost else first
     return make_solution(weights, best.tour, optimal=best.optimal, method=best.method, started=started)
-
-
-@METHODS.register("held_karp")
-def _held_karp(weights: np.ndarray, _coordinates: np.ndarray | None, _limit: float | None, _seed: int) -> Solution:
-    started = time.monotonic()
-    tours, _ = held_karp(weights[None])
-    return make_solution(weights, tours[0], optimal=True, method="held_karp", started=started)
 
 
 @METHODS.register("cp_sat")
@@ -113,14 +113,15 @@ def _routing(weights: np.ndarray, _coordinates: np.ndarray | None, time_limit: f
     return make_solution(weights, tour, optimal=False, method="routing", started=started)
 
 
-def _heuristic(algorithm: Algorithm) -> Method:
+def _of_the_library(algorithm: Algorithm) -> Method:
     """The method that runs an algorithm of the library on one instance."""
 
     def run(weights: np.ndarray, coordinates: np.ndarray | None, _limit: float | None, seed: int) -> Solution:
-        _check_size(weights, algorithm.name, HEURISTIC_CITIES.get(algorithm.degree, len(weights)))
+        by_degree = ALGORITHM_CITIES.get(algorithm.degree, len(weights))
+        _check_size(weights, algorithm.name, EXACT_ALGORITHM_CITIES.get(algorithm.name, by_degree))
         started = time.monotonic()
         tours = algorithm(weights[None], None if coordinates is None else coordinates[None], seed)
-        return make_solution(weights, tours[0], optimal=False, method=algorithm.name, started=started)
+        return make_solution(weights, tours[0], optimal=algorithm.exact, method=algorithm.name, started=started)
 
     return run
 
@@ -133,4 +134,4 @@ def _check_size(weights: np.ndarray, method: str, largest: int) -> None:
 
 for _name in ALGORITHMS:
     if _name not in METHODS:
-        METHODS.add(_name, _heuristic(ALGORITHMS[_name]))
+        METHODS.add(_name, _of_the_library(ALGORITHMS[_name]))

@@ -61,9 +61,9 @@ def _best_of(k: int) -> Member:
 
 def _lookahead(depth: int) -> Member:
     mechanism = f"the first city of the cheapest {depth} next arcs, found by comparing all paths"
-    values = partial(_horizon, depth)
+    reference = least(partial(_horizon, depth), f"horizon_{depth}")
     return _search(
-        f"lookahead-{depth}", "lookahead", 3, mechanism, lambda: lookahead_network(N, LEVELS, depth), least(values)
+        f"lookahead-{depth}", "lookahead", 3, mechanism, lambda: lookahead_network(N, LEVELS, depth), reference
     )
 
 
@@ -77,7 +77,7 @@ def _walks(instances: Instances, tours: Int64[np.ndarray, "batch n"]) -> np.ndar
 
 def _plain() -> list[Member]:
     nearest = rule("nearest_neighbour")
-    beam = Policy(partial(horizon_beam_completions, width=4, arcs=4))
+    beam = Policy(partial(horizon_beam_completions, width=4, arcs=4), name="horizon_beam_4")
     return [
         _search(
             "P1",
@@ -96,7 +96,7 @@ def _plain() -> list[Member]:
             5,
             "values of walks through the unvisited cities, one arc longer with each of 4 iterations",
             lambda: value_iteration_network(N, LEVELS, ITERATIONS),
-            least(_walks),
+            least(_walks, "walk_values_4"),
         ),
         Member(
             "N6",

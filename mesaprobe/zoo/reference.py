@@ -77,9 +77,10 @@ def optimal(
 
 
 def least(
-    values: Callable[[Instances, Int64[np.ndarray, "batch n"]], np.ndarray],
+    values: Callable[[Instances, Int64[np.ndarray, "batch n"]], np.ndarray], name: str | None = None
 ) -> Reference:
-    """The free cities of least value, where `values(instances, tours)` is [batch, n - 1, n]."""
+    """The free cities of least value, where `values(instances, tours)` is [batch, n - 1, n]; `name` is the rule's in
+    the library, if it is there."""
 
     def allowed(
         instances: Instances,
@@ -89,4 +90,5 @@ def least(
         found = np.where(unvisited(tours), values(instances, tours).astype(np.float64), np.inf)
         return found == found.min(axis=2, keepdims=True)
 
+    allowed.name = name  # type: ignore[attr-defined]
     return allowed

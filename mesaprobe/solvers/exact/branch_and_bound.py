@@ -18,6 +18,7 @@ from mesaprobe.problems import tour_costs
 from mesaprobe.solvers.bounds.ascent import price_scales
 from mesaprobe.solvers.bounds.lower_bounds import BoundKind, bound_space, kind_code, remaining_bound
 from mesaprobe.solvers.constructive import nearest_neighbour
+from mesaprobe.solvers.exact.held_karp import OptimalTours
 from mesaprobe.solvers.exact.search_trace import NO_INCUMBENT, SearchEvent, SearchTotals, SearchTrace
 from mesaprobe.solvers.weights import checked_weights
 
@@ -72,6 +73,24 @@ class _Searches(NamedTuple):
     tours: Int64[np.ndarray, "batch n"]
     incumbents: Int64[np.ndarray, " batch"]
     proven: Bool[np.ndarray, " batch"]
+
+
+def branch_and_bound(weights: Int32[np.ndarray, "batch n n"]) -> OptimalTours:
+    """An optimal tour and its cost for each instance, by the bound that leaves the smaller tree: `ascent` on symmetric
+    weights, `assignment` on others, both from the nearest-neighbour tour.
+
+    On drawn instances with n = 20 that takes about 0.05 s (matrix); time can grow tenfold with every four cities.
+
+    >>> branch_and_bound(np.array([[[0, 1, 9, 9], [9, 0, 1, 9], [9, 9, 0, 1], [1, 9, 9, 0]]], dtype=np.int32))
+    OptimalTours(tours=array([[0, 1, 2, 3]]), costs=array([4]))
+    """
+    weights = checked_weights(weights)
+    symmetric = (weights == weights.transpose(0, 2, 1)).all(axis=(1, 2))
+    tours = np.zeros(weights.shape[:2], dtype=np.int64)
+    bounds: dict[BoundKind, np.ndarray] = {"ascent": symmetric, "assignment": ~symmetric}
+    for bound, rows in bounds.items():
+        tours[rows] = branch_and_bound_totals(weights[rows], bound, "nearest_neighbour").tours
+    return OptimalTours(tours, tour_costs(weights, tours))
 
 
 def branch_and_bound_totals(
