@@ -17,7 +17,7 @@ VERBS = {
     "train": "train a GPT on tours",
     "analyze": "look inside a trained network and write a report",
     "solve": "solve the instances of a TSPLIB or .npz file",
-    "zoo": "networks of known mechanism: list, build, certify",
+    "zoo": "networks of known mechanism: list, build, certify, calibrate; the error table",
     "report": "render report.html again from stored results",
     "bench": "the performance table, each row against a peer in the same run",
 }
@@ -316,9 +316,10 @@ def _print_rows(
 class ZooArguments:
     """Options of `mesaprobe zoo`."""
 
-    action: Annotated[Literal["list", "build", "certify"], tyro.conf.Positional]
+    action: Annotated[Literal["list", "build", "certify", "calibrate", "table"], tyro.conf.Positional]
     """list: members, mechanisms, certificates, and what accuracy or architecture alone tell of the class.
-    build: members that are not there. certify: test that their labels are true."""
+    build: members that are not there. certify: test that their labels are true. calibrate: run the lines of evidence
+    over certified members. table: error rates of the rule, every family judged by a zoo without it."""
     members: tuple[str, ...] = ("all",)
     """Members, families, or compiled, trained, search, heuristic, all."""
     folder: Path = Path("trained_models/zoo")
@@ -327,6 +328,12 @@ class ZooArguments:
     """Members at a time, one thread each; 0 takes all cores."""
     again: bool = False
     """certify: also where a certificate of these weights is stored."""
+    budget: str = "quick"
+    """calibrate, table: quick, standard or full."""
+    lines: tuple[str, ...] = ()
+    """calibrate: only these lines, e.g. E3 E7; default all."""
+    records: Path | None = None
+    """calibrate, table: where the evidence of members is stored; default inside the package."""
     json: bool = False
     """One JSON object per line instead of a table."""
 
@@ -335,8 +342,8 @@ def _zoo(words: list[str]) -> None:
     given: ZooArguments = _parse(ZooArguments, "zoo", words)
     if given.processes < 0:
         raise UserError(f"processes must not be negative, got {given.processes}")
-    if given.action == "list":
-        _zoo_list(given)
+    if given.action in ("list", "table"):
+        (_zoo_list if given.action == "list" else _zoo_table)(given)
         return
     import os
 
@@ -346,6 +353,20 @@ def _zoo(words: list[str]) -> None:
     chosen, processes = select(given.members), given.processes or os.cpu_count() or 1
     if given.action == "build":
         outcomes = build(given.folder, chosen, processes)
+    elif given.action == "calibrate":
+        from mesaprobe.evidence import BUDGETS, LINES
+        from mesaprobe.zoo.calibrate import calibrate
+        from mesaprobe.zoo.records import records_folder
+
+        BUDGETS[given.budget]
+        outcomes = calibrate(
+            given.folder,
+            chosen,
+            processes,
+            budget=given.budget,
+            lines=given.lines or tuple(LINES),
+            folder=given.records or records_folder(),
+        )
     else:
         outcomes = certify_members(given.folder, chosen, processes, again=given.again)
     failed = 0
@@ -380,6 +401,15 @@ def _zoo_list(given: ZooArguments) -> None:
     for overlap in overlaps(given.folder):
         failed = "; FAILED" if overlap.passed is False else ""
         print(f"{overlap.name} ({overlap.members} members): {overlap.why}{failed}")
+
+
+def _zoo_table(given: ZooArguments) -> None:
+    from mesaprobe.evidence import BUDGETS
+    from mesaprobe.verdict.table import stored_table, table_words
+
+    BUDGETS[given.budget]
+    table = stored_table(given.budget, "matrix", 8, folder=given.records)
+    print(json.dumps(table, allow_nan=False) if given.json else table_words(table))
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -13,8 +13,6 @@ from mesaprobe.analysis.pictures import attention_picture, instance_pictures, pa
 from mesaprobe.evidence import draw_set
 from mesaprobe.models import ModuleSubject
 from mesaprobe.problems import ProblemConfig, make_problem
-from mesaprobe.statistics.bootstrap import Estimate
-from mesaprobe.verdict import competence_gate, decide, gates
 
 
 def test_an_optimal_subject_has_no_gap_and_is_right_in_every_bin() -> None:
@@ -126,17 +124,3 @@ def test_pictures_hold_what_the_report_draws() -> None:
     np.testing.assert_array_equal(patching["identity"], 0)
     assert patching["effects"].shape == (len(patching["layer_names"]), len(patching["locations"]))
     assert float(patching["clean_difference"]) < 0 < float(patching["corrupt_difference"])
-
-
-def test_competence_needs_legal_tours_that_beat_random_ones() -> None:
-    good, bad = Estimate(0.1, 0.09, 0.11), Estimate(1.2, 1.1, 1.3)
-    assert competence_gate(0.995, good, bad).passed
-    assert not competence_gate(0.98, good, bad).passed
-    assert not competence_gate(1.0, Estimate(1.15, 1.05, 1.25), bad).passed
-
-
-def test_without_a_zoo_nothing_is_decided() -> None:
-    verdict = decide()
-    assert (verdict.label, verdict.reason, verdict.leaning, verdict.log10_lr) == ("INCONCLUSIVE", "NO_ZOO", None, None)
-    found = gates(competence_gate(1.0, Estimate(0, 0, 0), Estimate(1, 0.9, 1.1)))
-    assert [gate.passed for gate in found] == [True, *[None] * 6]

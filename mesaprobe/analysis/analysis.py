@@ -18,7 +18,9 @@ from mesaprobe.errors import UserError
 from mesaprobe.evidence import BUDGETS, LINES, LineResult, draw_set, protocol_hash
 from mesaprobe.models.subject import Subject
 from mesaprobe.solvers.exact.held_karp import MAX_CITIES
-from mesaprobe.verdict import Gate, Verdict, competence_gate, decide, gates
+from mesaprobe.verdict import Gate, Verdict, decide
+from mesaprobe.verdict.subject import subject_record
+from mesaprobe.zoo.records import Performance
 
 EXAMPLES = 24
 """Instances among which the patching pair is looked for."""
@@ -115,16 +117,27 @@ def analyze(
         "patching": pictures.patching_picture(subject, instances[:EXAMPLES], seed),
     }
     found |= {line.id: line.arrays for line in results if line.arrays}
-    competence = competence_gate(behaviour.legal_fraction, behaviour.gap, behaviour.random_gap)
+    record = subject_record(subject, _performance(behaviour), tuple(results), budget, seed)
+    verdict, gates = decide(record, budget)
     return Analysis(
         subject=_describe(subject),
         behaviour=behaviour,
         lines=tuple(results),
-        gates=tuple(gates(competence)),
-        verdict=decide(),
+        gates=gates,
+        verdict=verdict,
         figures={name: arrays for name, arrays in found.items() if arrays is not None},
         protocol={"hash": protocol_hash(budget, chosen), "budget": budget, "seed": seed},
         seconds=time.monotonic() - started,
+    )
+
+
+def _performance(behaviour: Behaviour) -> Performance:
+    gap, random_gap = behaviour.gap, behaviour.random_gap
+    return Performance(
+        legal_fraction=behaviour.legal_fraction,
+        gap=(gap.value, *gap.ci),
+        random_gap=(random_gap.value, *random_gap.ci),
+        optimal_fraction=behaviour.optimal_fraction,
     )
 
 

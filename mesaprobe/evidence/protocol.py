@@ -1,10 +1,10 @@
 """The frozen protocol: how much is measured, and a hash by which two reports can be compared."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +40,16 @@ def draw_set(problem: Problem, name: str, count: int, seed: int) -> Instances:
     return problem.draw(count, np.random.default_rng([seed, 1000 + SETS.index(name)]))
 
 
+def line_hash(line: str, budget: str) -> str:
+    """Hash of what one line's numbers mean: its version and settings, the rules that count as heuristics."""
+    known = LINES[line]
+    return _digest([PROTOCOL_VERSION, HEUR_V1, line, known.version, plain(known.settings[budget])])
+
+
 def protocol_hash(budget: str, lines: Sequence[str]) -> str:
     """Hash of everything but the seed that decides what a report's numbers mean."""
-    contents = {
-        "version": PROTOCOL_VERSION,
-        "heuristics": HEUR_V1,
-        "budget": plain(dataclasses.asdict(BUDGETS[budget])),
-        "lines": {line: plain(dataclasses.asdict(LINES[line].settings[budget])) for line in sorted(lines)},
-    }
+    return _digest([plain(BUDGETS[budget]), [line_hash(line, budget) for line in sorted(lines)]])
+
+
+def _digest(contents: Any) -> str:
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]

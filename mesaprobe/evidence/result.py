@@ -50,6 +50,8 @@ class Line:
     """(subject, settings, seed) -> result."""
     settings: Mapping[str, Any]
     """By budget, a frozen dataclass of counts and thresholds; all of it enters the protocol hash."""
+    version: int = 1
+    """Raised when the line's code changes what its numbers mean."""
 
     def __call__(self, subject: Subject, budget: str, seed: int) -> LineResult:
         """Measure the line on a subject at a named budget."""

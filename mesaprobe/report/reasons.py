@@ -61,4 +61,9 @@ REASONS = {
         "Lines of evidence that the rule needs were not measured.",
         "The missing lines; see the table of evidence for the reason of each.",
     ),
+    "SMALL_ZOO": Reason(
+        "The numbers would allow a word, but the zoo holds fewer than 10 certified families in one of the classes, and "
+        "with so few no rate below 10% can be measured: only a leaning may be stated.",
+        "More certified families of networks of known mechanism.",
+    ),
 }

@@ -35,20 +35,21 @@ def build(zoo: Path, members: Sequence[Member], processes: int) -> Iterator[Outc
     compared with `hashes.json`, to which new members are added.
     """
     make_folder(zoo)
-    for outcome in _each(_build_one, zoo, members, processes):
+    for outcome in each_member(_build_one, zoo, members, processes):
         yield _checked(zoo, outcome)
 
 
 def certify_members(zoo: Path, members: Sequence[Member], processes: int, *, again: bool = False) -> Iterator[Outcome]:
     """Certify the members that are built, unless a certificate of these weights is stored (or `again`); yields one
     outcome per member as each is done. A trained member that fails is moved to `discarded`."""
-    yield from _each(_certify_again if again else _certify_one, zoo, members, processes)
+    yield from each_member(_certify_again if again else _certify_one, zoo, members, processes)
 
 
 Job = Callable[[Path, Member], Outcome]
 
 
-def _each(job: Job, zoo: Path, members: Sequence[Member], processes: int) -> Iterator[Outcome]:
+def each_member(job: Job, zoo: Path, members: Sequence[Member], processes: int) -> Iterator[Outcome]:
+    """Do a job for every member, several at a time in processes of their own; yields outcomes as they come."""
     jobs = [(job, zoo, member.name) for member in members]
     if processes == 1 or len(jobs) < 2:
         yield from map(_run, jobs)

@@ -90,7 +90,8 @@ class Member:
     """What the certificate holds it to; None for sanity members."""
     problem: ProblemConfig = field(default_factory=ProblemConfig)
     disguise: str | None = None
-    """rotated, noisy or finetuned: a copy that must be judged as the plain one is (method.md section 6.3)."""
+    """rotated, noisy or finetuned: a copy that must be judged as the plain one is; few tours: a searcher that hides
+    in heuristic quality (method.md section 6.3, K4 and K6). None of them is fitted."""
     structure: Structure | None = None
     """For mechanisms that are true by architecture: what the certificate checks on the weights instead of choices."""
 

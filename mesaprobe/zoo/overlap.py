@@ -51,15 +51,23 @@ def architecture_alone(members: Sequence[Described]) -> Overlap:
     """A logistic score on the architecture, each family scored by a fit to the others."""
     shapes, search = np.array([m.architecture for m in members]), np.array([m.search for m in members])
     families = np.array([m.family for m in members])
-    scores = np.zeros(len(members))
+    scores = held_out_logistic(shapes, search, families)
+    known = np.isfinite(scores).all()
+    return _overlap("architecture alone", members if known else [], scores if known else scores[:0])
+
+
+def held_out_logistic(
+    shapes: Float64[np.ndarray, "member feature"], search: Bool[np.ndarray, " member"], families: np.ndarray
+) -> Float64[np.ndarray, " member"]:
+    """A logistic score on features, each family scored by a fit to the others; NaN where these are of one class."""
+    scores = np.full(len(shapes), np.nan)
     for family in np.unique(families):
         held = families == family
-        if len(np.unique(search[~held])) < 2:
-            return _overlap("architecture alone", [], scores[:0])
-        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-        model.fit(shapes[~held], search[~held], logisticregression__sample_weight=_weights(families[~held]))
-        scores[held] = model.decision_function(shapes[held])
-    return _overlap("architecture alone", members, scores)
+        if len(np.unique(search[~held])) == 2:
+            model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+            model.fit(shapes[~held], search[~held], logisticregression__sample_weight=_weights(families[~held]))
+            scores[held] = model.decision_function(shapes[held])
+    return scores
 
 
 def _weights(families: np.ndarray) -> Float64[np.ndarray, " member"]:
