@@ -14,6 +14,7 @@ import pandas as pd
 from mesaprobe.analysis import pictures, store
 from mesaprobe.analysis.behaviour import Behaviour, measure_behaviour
 from mesaprobe.analysis.history import training_curve
+from mesaprobe.analysis.unfinished import FinishedLines
 from mesaprobe.errors import UserError
 from mesaprobe.evidence import BUDGETS, LINES, LineResult, draw_set, protocol_hash
 from mesaprobe.models.subject import Subject
@@ -86,12 +87,14 @@ def analyze(
     lines: Sequence[str] | None = None,
     seed: int = 0,
     show: Callable[[str], None] | None = None,
+    finished: FinishedLines | None = None,
 ) -> Analysis:
     """Analyse a subject: behaviour against references, the lines of evidence, the verdict.
 
     `budget` is quick, standard or full; `lines` picks lines by id (default: all that exist); `show` is told what
-    is going on. The same seed gives the same numbers on the same machine. Raises UserError for an unknown budget
-    or line, or a problem too large to label exactly.
+    is going on; `finished` keeps lines as they are done and gives them back to a run that goes on. The same seed
+    gives the same numbers on the same machine. Raises UserError for an unknown budget or line, or a problem too
+    large to label exactly.
     """
     started, tell = time.monotonic(), show or (lambda _: None)
     spent = BUDGETS[budget]
@@ -105,8 +108,12 @@ def analyze(
     behaviour = measure_behaviour(subject, instances, seed)
     results = []
     for line in chosen:
-        tell(f"line {line}")
-        results.append(LINES[line](subject, budget, seed))
+        known = None if finished is None else finished.read(line)
+        tell(f"line {line}" + (", measured before" if known else ""))
+        result = known or LINES[line](subject, budget, seed)
+        if finished is not None and known is None:
+            finished.write(result)
+        results.append(result)
     tell("attention and patching of single instances")
     found: dict[str, Mapping[str, np.ndarray] | None] = {
         "instances": pictures.instance_pictures(instances, behaviour, seed),

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mesaprobe.analysis.analysis import Analysis, analyze
+from mesaprobe.analysis.estimate import estimate_words
 from mesaprobe.analysis.store import REPORT_FILE, load_report
+from mesaprobe.analysis.unfinished import FinishedLines
 from mesaprobe.errors import UserError
 from mesaprobe.evidence import LINES, protocol_hash
 from mesaprobe.files import make_folder
@@ -54,8 +56,16 @@ def analyze_to_folder(
     for line in lines or ():
         LINES[line]  # a wrong name says so before a folder is made
     make_folder(folder)
-    analysis: Analysis = analyze(subject, budget=budget, lines=lines, seed=seed, show=show)
-    return analysis.save(folder)
+    if show is not None:
+        show(estimate_words(int(subject.description.get("parameters") or 0), budget, lines or list(LINES)))
+    finished = FinishedLines(folder, subject, budget, seed)
+    try:
+        analysis: Analysis = analyze(subject, budget=budget, lines=lines, seed=seed, show=show, finished=finished)
+    except KeyboardInterrupt:
+        raise UserError(f"stopped; the lines that were done are kept in {folder}, the same command goes on") from None
+    analysis.save(folder)
+    finished.clear()
+    return folder
 
 
 def _is_same(folder: Path, subject: Subject, budget: str, lines: Sequence[str] | None, seed: int) -> bool:
