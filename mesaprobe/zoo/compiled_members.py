@@ -19,6 +19,7 @@ from mesaprobe.zoo.compiled.nearest import nearest_neighbour_network
 from mesaprobe.zoo.compiled.tours import listed_tours
 from mesaprobe.zoo.compiled.truncated import lookahead_network
 from mesaprobe.zoo.compiled.value_iteration import value_iteration_network
+from mesaprobe.zoo.compiled.walking import KEYS, walking_rule_network
 from mesaprobe.zoo.members import ZOO, Compiled, Member
 from mesaprobe.zoo.reference import Policy, Reference, least, optimal, rule
 
@@ -153,6 +154,24 @@ def _disguised(member: Member) -> list[Member]:
         if disguise != "finetuned" or member.family in FINETUNED
     ]
 
+
+def _walking(name: str, *, shell: bool) -> Member:
+    """A walking rule, small or in the enumerator's shape: the classes must not differ in architecture."""
+    key = KEYS[name]
+    return Member(
+        f"{name}-in-P1" if shell else f"{name}-compiled",
+        name,
+        "heuristic",
+        1,
+        f"{name.replace('_', ' ')}: the unvisited city of least key" + (", in P1's shape" if shell else ""),
+        Compiled(lambda: walking_rule_network(N, LEVELS, key, enumerator_shell=shell)),
+        rule(name),
+    )
+
+
+for _name in KEYS:
+    for _shell in (False, True):
+        ZOO.add((_walker := _walking(_name, shell=_shell)).name, _walker)
 
 for _member in _plain():
     ZOO.add(_member.name, _member)
