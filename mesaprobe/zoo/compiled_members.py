@@ -19,7 +19,7 @@ from mesaprobe.zoo.compiled.nearest import nearest_neighbour_network
 from mesaprobe.zoo.compiled.tours import listed_tours
 from mesaprobe.zoo.compiled.truncated import lookahead_network
 from mesaprobe.zoo.compiled.value_iteration import value_iteration_network
-from mesaprobe.zoo.compiled.walking import KEYS, walking_rule_network
+from mesaprobe.zoo.compiled.walking import KEYS, NEAREST, Key, walking_rule_network
 from mesaprobe.zoo.members import ZOO, Compiled, Member
 from mesaprobe.zoo.reference import Policy, Reference, least, optimal, rule
 
@@ -155,23 +155,34 @@ def _disguised(member: Member) -> list[Member]:
     ]
 
 
-def _walking(name: str, *, shell: bool) -> Member:
-    """A walking rule, small or in the enumerator's shape: the classes must not differ in architecture."""
-    key = KEYS[name]
+SHELLS: dict[str, Callable[[Key], TourGPT]] = {
+    "compiled": lambda key: walking_rule_network(N, LEVELS, key),
+    "in-P1": lambda key: walking_rule_network(N, LEVELS, key, enumerator_shell=True),
+    "in-lookahead-2": lambda key: lookahead_network(N, LEVELS, 2, rule=key),
+    "in-lookahead-3": lambda key: lookahead_network(N, LEVELS, 3, rule=key),
+    "in-value-iteration": lambda key: value_iteration_network(N, LEVELS, ITERATIONS, rule=key),
+}
+"""The small network of a walking rule, and the shapes of searchers: the classes must not differ in architecture."""
+
+
+def _walking(name: str, shell: str) -> Member:
+    key = KEYS.get(name, NEAREST)
     return Member(
-        f"{name}-in-P1" if shell else f"{name}-compiled",
+        f"{name}-{shell}",
         name,
         "heuristic",
         1,
-        f"{name.replace('_', ' ')}: the unvisited city of least key" + (", in P1's shape" if shell else ""),
-        Compiled(lambda: walking_rule_network(N, LEVELS, key, enumerator_shell=shell)),
+        f"{name.replace('_', ' ')}: the unvisited city of least key"
+        + f", {shell.replace('-', ' ', 1)}" * (shell != "compiled"),
+        Compiled(lambda: SHELLS[shell](key)),
         rule(name),
     )
 
 
-for _name in KEYS:
-    for _shell in (False, True):
-        ZOO.add((_walker := _walking(_name, shell=_shell)).name, _walker)
+for _name in ("nearest_neighbour", *KEYS):
+    for _shell in SHELLS:
+        if _name in KEYS or _shell not in ("compiled", "in-P1"):  # those two are N6 and N6-in-P1
+            ZOO.add((_walker := _walking(_name, _shell)).name, _walker)
 
 for _member in _plain():
     ZOO.add(_member.name, _member)

@@ -32,6 +32,7 @@ from mesaprobe.models import TourGPT
 from mesaprobe.zoo.compiled.blocks import Vector, blank_network, city_token, set_head, set_units
 from mesaprobe.zoo.compiled.layout import Layout, stream_layout
 from mesaprobe.zoo.compiled.soft_argmin import Scores
+from mesaprobe.zoo.compiled.walking import Key
 
 Label: TypeAlias = tuple[int, ...]
 """What one coordinate of a slot is about, e.g. the path (a, b)."""
@@ -60,7 +61,8 @@ class Program:
     `arcs`: how many arcs the longest compared cost has, each penalised up to `penalties` times; what rules options out
     follows from them. `slots`: the labels of each slot of its own. `heads` per layer: fewer make smaller networks,
     whose matrix arrives later, row u in layer u // heads. `sharpness`: nats between values that differ by one unit of
-    weight.
+    weight. With a `rule` the same stages compare paths whose later arcs all cost nothing, and the first arc costs the
+    rule's key: a walking rule in the shell of a searcher.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Program:
         sharpness: float,
         heads: int,
         penalties: int = 1,
+        rule: Key | None = None,
     ) -> None:
         self.n, self.levels, self.heads, self.cities = n, levels, heads, range(1, n)
+        self.rule = rule
         self.logits_per_cost = Scores(n, levels, sharpness).nats
         self.ruled_out = arcs + 1.0
         """Penalty of what must not be chosen: more than any path of `arcs` arcs costs."""
@@ -96,8 +100,23 @@ class Program:
         self.stage(self._visited_units(), fills=("visited",))
 
     def at(self, slot: str, *label: int) -> Vector:
-        """The direction of one coordinate of a slot."""
+        """The direction of one coordinate of a slot; distances read as nothing where a rule stands in for search."""
+        if slot == "distance" and self.rule is not None:
+            return self.zero
         return self.layout.vector((self.layout[slot][self._index[slot][label]], 1.0))
+
+    def first_arc(self, city: int) -> Vector:
+        """What going to a city now costs: its distance, or the rule's key (shifted to be at least 0)."""
+        rule = self.rule
+        if rule is None:
+            return self.at("feature", city)
+        row = [self.layout["distance"][self._index["distance"][city, v]] for v in range(self.n) if v != city]
+        return self.layout.vector(
+            (self.layout["feature"][city], rule.own),
+            (row[0], rule.depot),
+            (np.array(row), rule.mean / (self.n - 1)),
+            (self.layout["one"], rule.shift),
+        )
 
     def count(self, slot: str, *label: int) -> Vector:
         """Reads a coordinate that counts comparisons."""

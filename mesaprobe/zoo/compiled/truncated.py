@@ -19,26 +19,32 @@ from mesaprobe.models import TourGPT
 from mesaprobe.zoo.compiled.blocks import Vector
 from mesaprobe.zoo.compiled.program import Contests, Label, Program, Unit
 from mesaprobe.zoo.compiled.soft_argmin import SHARPNESS
+from mesaprobe.zoo.compiled.walking import Key
 
 
-def lookahead_network(n: int, levels: int, depth: int, *, sharpness: float = SHARPNESS) -> TourGPT:
+def lookahead_network(
+    n: int, levels: int, depth: int, *, sharpness: float = SHARPNESS, rule: Key | None = None
+) -> TourGPT:
     """Takes a city that starts the cheapest next `depth` arcs (2 or 3) of a tour, at every state.
 
-    Equals `solvers.fixed_horizon.horizon_completions` but for the order among equals.
+    Equals `solvers.fixed_horizon.horizon_completions` but for the order among equals. With a `rule` the same network
+    walks by it (`Program`).
 
     >>> import torch
     >>> weights = torch.tensor([[[0, 1, 2, 9], [1, 0, 9, 9], [2, 9, 0, 1], [9, 9, 1, 0]]])
     >>> lookahead_network(4, 9, 2)(weights / 9, torch.tensor([[0, 2, 3]])).argmax(-1)
     tensor([[2, 3, 1]])
     """
-    return lookahead_program(n, levels, depth, sharpness=sharpness).network()
+    return lookahead_program(n, levels, depth, sharpness=sharpness, rule=rule).network()
 
 
-def lookahead_program(n: int, levels: int, depth: int, *, sharpness: float = SHARPNESS) -> Program:
+def lookahead_program(
+    n: int, levels: int, depth: int, *, sharpness: float = SHARPNESS, rule: Key | None = None
+) -> Program:
     """The stages of `lookahead_network`; its `places()` are the slots of the table above."""
     if depth not in (2, 3) or n < depth + 2:
         raise UserError(f"look-ahead networks have depth 2 or 3 and at least depth + 2 cities, got {depth} and {n}")
-    program = Program(n, levels, arcs=depth, heads=n, slots=_slots(n, depth), sharpness=sharpness)
+    program = Program(n, levels, arcs=depth, heads=n, slots=_slots(n, depth), sharpness=sharpness, rule=rule)
     for j in range(depth - 1, 0, -1):
         _add_stages(program, j, depth)
     return program
@@ -105,7 +111,7 @@ def _cost(program: Program, path: Label, e: int, j: int, deepest: bool) -> Vecto
 
 
 def first_arc_units(program: Program) -> Iterator[Unit]:
-    """Add to `value` [a] the distance from the current city, and the penalty if a is visited."""
+    """Add to `value` [a] the cost of going there from the current city, and the penalty if a is visited."""
     for a in program.cities:
-        yield program.at("feature", a), program.at("value", a)
+        yield program.first_arc(a), program.at("value", a)
         yield program.at("visited", a), program.ruled_out * program.at("value", a)

@@ -21,25 +21,40 @@ from mesaprobe.zoo.compiled.blocks import Vector
 from mesaprobe.zoo.compiled.program import Label, Program, Unit
 from mesaprobe.zoo.compiled.soft_argmin import SHARPNESS
 from mesaprobe.zoo.compiled.truncated import first_arc_units
+from mesaprobe.zoo.compiled.walking import Key
 
 
 def value_iteration_network(
-    n: int, levels: int, iterations: int, *, two_cycles: bool = True, sharpness: float = SHARPNESS
+    n: int,
+    levels: int,
+    iterations: int,
+    *,
+    two_cycles: bool = True,
+    sharpness: float = SHARPNESS,
+    rule: Key | None = None,
 ) -> TourGPT:
     """Takes a city of least value after `iterations` >= 1, at every state; without `two_cycles` no walk goes i, j, i.
 
-    Equals `solvers.fixed_horizon.walk_completions` but for the order among equals.
+    Equals `solvers.fixed_horizon.walk_completions` but for the order among equals. With a `rule` the same network
+    walks by it (`Program`).
 
     >>> import torch
     >>> weights = torch.tensor([[[0, 1, 2, 9], [1, 0, 9, 9], [2, 9, 0, 1], [9, 9, 1, 0]]])
     >>> value_iteration_network(4, 9, 2)(weights / 9, torch.tensor([[0, 2, 3]])).argmax(-1)
     tensor([[2, 3, 1]])
     """
-    return value_iteration_program(n, levels, iterations, two_cycles=two_cycles, sharpness=sharpness).network()
+    program = value_iteration_program(n, levels, iterations, two_cycles=two_cycles, sharpness=sharpness, rule=rule)
+    return program.network()
 
 
 def value_iteration_program(
-    n: int, levels: int, iterations: int, *, two_cycles: bool = True, sharpness: float = SHARPNESS
+    n: int,
+    levels: int,
+    iterations: int,
+    *,
+    two_cycles: bool = True,
+    sharpness: float = SHARPNESS,
+    rule: Key | None = None,
 ) -> Program:
     """The stages of `value_iteration_network`; its `places()` are the slots of the table above."""
     if iterations < 1 or n < 4:
@@ -51,7 +66,7 @@ def value_iteration_program(
         slots[f"rank_{k}"] = arcs
         slots[f"plan_{k}"] = [(m, *arc) for m in range(1 if forgetful else 2) for arc in arcs]
         slots[f"rest_{k}"] = [(p, i) for p in range(1 if forgetful else n) for i in range(1, n) if i != p]
-    program = Program(n, levels, arcs=iterations + 2, slots=slots, sharpness=sharpness, heads=n)
+    program = Program(n, levels, arcs=iterations + 2, slots=slots, sharpness=sharpness, heads=n, rule=rule)
     for k in range(1, iterations + 1):
         _add_iteration(program, k, two_cycles=two_cycles, last=k == iterations)
     return program

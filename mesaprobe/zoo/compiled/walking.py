@@ -33,7 +33,13 @@ class Key:
         """With distances in [0, 1]."""
         return sum(max(x, 0.0) for x in (self.own, self.depot, self.mean))
 
+    @property
+    def shift(self) -> float:
+        """Added to a key, makes it at least 0."""
+        return -sum(min(x, 0.0) for x in (self.own, self.depot, self.mean))
 
+
+NEAREST = Key(own=1.0)
 KEYS = {
     "farthest_neighbour": Key(own=-1.0),
     "remotest_neighbour": Key(own=1.0, mean=-1.0),
