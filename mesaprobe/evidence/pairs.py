@@ -6,22 +6,24 @@ disk. A subject is measured on the pairs whose base it answers optimally (method
 
 import functools
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 
+from mesaprobe.evidence.causal_models import CausalModel, OwnCompletions, next_cities
 from mesaprobe.evidence.protocol import SETS
 from mesaprobe.instruments.patching import Run, paired_runs
 from mesaprobe.labels.cache import cached_arrays
 from mesaprobe.labels.pairs import CounterfactualPairs, PairCriteria, mine_pairs
+from mesaprobe.labels.pairs.states import StateOptimum, optimum_of, prefix_costs
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances, Problem, ProblemConfig, make_problem
 
 PairSet = Literal["pairs_probe", "pairs_test"]
+PLANAR_MARGIN, PLANAR_PAIRS = 0.01, 60
 _MEMBERS = ("base", "relevant", "irrelevant")
 
 
@@ -85,28 +87,79 @@ def optimal_pairs(
     return SubjectPairs(pairs[right], found[right], len(pairs))
 
 
+def own_pairs(
+    subject: Subject, name: PairSet, count: int, seed: int, criteria: PairCriteria | None = None
+) -> SubjectPairs:
+    """The pairs by the subject's own completions C_m, for weak subjects (method.md section 5, E4).
+
+    Of `count` mined pairs those are kept whose base the subject answers with the option that is cheapest if the
+    subject itself completes each, and of whose twins one moves that optimum by the margin and the other leaves it by
+    the margin. That twin is now the relevant one, whichever it was; no heuristic notices either. `old_optimal`,
+    `new_optimal` and `margins` are by these costs. Takes about 10 n passes a pair.
+    """
+    pairs = mined_pairs(subject.problem, name, count, seed, criteria)
+    model, rows = OwnCompletions(subject), np.arange(len(pairs))
+    chosen = next_cities(subject, paired_runs(pairs)[0])
+    base = _optimum(model, pairs.base, pairs)
+    kept = base.optimal[rows, chosen] & (base.optimal.sum(axis=1) == 1) & (base.margins > pairs.criteria.margin)
+    pairs, base = pairs[kept], StateOptimum(base.optimal[kept], base.margins[kept])
+    twins = [_optimum(model, twin, pairs) for twin in (pairs.relevant, pairs.irrelevant)]
+    decided = np.stack([twin.margins > pairs.criteria.margin for twin in twins]).all(axis=0)
+    moved = np.stack([~(twin.optimal & base.optimal).any(axis=1) for twin in twins])
+    left = np.stack([(twin.optimal == base.optimal).all(axis=1) for twin in twins])
+    straight, swapped = decided & moved[0] & left[1], decided & moved[1] & left[0]
+    parts = [
+        _relabelled(pairs, rows, base, first, second, other)
+        for rows, first, second, other in (
+            (straight, twins[0], twins[1], False),
+            (swapped, twins[1], twins[0], True),
+        )
+    ]
+    found = CounterfactualPairs.concatenate(parts)
+    return SubjectPairs(found, answered(subject, found), count, own=True)
+
+
+def _optimum(model: CausalModel, instances: Instances, pairs: CounterfactualPairs) -> StateOptimum:
+    values = model.values(instances, pairs.prefixes, pairs.lengths)
+    return optimum_of(values, prefix_costs(instances.weights, pairs.prefixes, pairs.lengths))
+
+
+def _relabelled(
+    pairs: CounterfactualPairs,
+    rows: Bool[np.ndarray, " pairs"],
+    base: StateOptimum,
+    relevant: StateOptimum,
+    irrelevant: StateOptimum,
+    swapped: bool,
+) -> CounterfactualPairs:
+    """The pairs of some rows with other optima, and with their twins swapped if need be."""
+    changes: dict[str, Any] = {
+        "old_optimal": base.optimal,
+        "new_optimal": relevant.optimal,
+        "margins": np.stack([base.margins, relevant.margins, irrelevant.margins], axis=1),
+    }
+    if swapped:
+        changes |= {"relevant": pairs.irrelevant, "irrelevant": pairs.relevant}
+        changes |= {"entries": pairs.irrelevant_entries, "irrelevant_entries": pairs.entries}
+    return replace(pairs, **changes)[np.flatnonzero(rows)]
+
+
 def mined_pairs(
     problem: Problem, name: PairSet, count: int, seed: int, criteria: PairCriteria | None = None
 ) -> CounterfactualPairs:
-    """The first `count` mined pairs of a set, from memory or disk where they have been mined before."""
+    """The first `count` mined pairs of a set, from memory or disk where they have been mined before.
+
+    In the plane one city moves all its distances at once, and pairs by a margin of 5 % are one in 10,000 states; there
+    the default margin is 1 %, and there are `PLANAR_PAIRS` at most.
+    """
+    if problem.planar:
+        criteria, count = criteria or PairCriteria(margin=PLANAR_MARGIN), min(count, PLANAR_PAIRS)
     return _mined(problem.config, name, count, seed, criteria or PairCriteria())
 
 
 def answered(subject: Subject, pairs: CounterfactualPairs) -> Int64[np.ndarray, "pairs 3"]:
     """The subject's most likely unvisited city on each member of the pairs."""
-    return np.stack([choices(subject, run) for run in paired_runs(pairs)], axis=1)
-
-
-def choices(subject: Subject, run: Run, *, chunk: int = 1024) -> Int64[np.ndarray, " state"]:
-    """The subject's most likely unvisited city at every state of a run."""
-    found = np.empty(len(run), dtype=np.int64)
-    for _, rows, part in run.by_length():
-        for some, features, prefixes in zip(
-            rows.split(chunk), part.features.split(chunk), part.prefixes.split(chunk), strict=True
-        ):
-            logits = subject.next_city_logits(features, prefixes).cpu()
-            found[some.numpy()] = logits.scatter(1, prefixes, -torch.inf).argmax(dim=1).numpy()
-    return found
+    return np.stack([next_cities(subject, run) for run in paired_runs(pairs)], axis=1)
 
 
 @functools.lru_cache(maxsize=16)
