@@ -119,6 +119,8 @@ def stored_figures(seed: int = 0) -> dict[str, dict[str, Any]]:
         "E6": _plan_probe(rng),
         "attention": _attention(rng),
         "patching": _patching(rng),
+        "explorer": _explorer(rng),
+        "zoo": _zoo(rng),
     }
 
 
@@ -263,4 +265,74 @@ def _patching(rng: np.random.Generator) -> dict[str, Any]:
         "corrupt_choice": np.int64(5),
         "clean_difference": np.float64(-4.21),
         "corrupt_difference": np.float64(3.07),
+    }
+
+
+def _explorer(rng: np.random.Generator, count: int = 2) -> dict[str, Any]:
+    """Every state of two random tours; exact values and completions by brute force."""
+    weights = np.stack([_weights(rng) for _ in range(count)])
+    tours = np.stack([np.append(0, 1 + rng.permutation(CITIES - 1)) for _ in range(count)])
+    steps = CITIES - 2
+    values = np.full((count, steps, CITIES), np.inf)
+    completions = np.full((count, steps, CITIES, CITIES), -1, dtype=np.int16)
+    for i, s in itertools.product(range(count), range(steps)):
+        prefix = tours[i, : s + 1].tolist()
+        for rest in itertools.permutations(set(range(CITIES)) - set(prefix)):
+            whole = np.array([*prefix, *rest])
+            cost = int(weights[i][whole[s:], np.append(whole[s + 1 :], 0)].sum())
+            if cost < values[i, s, rest[0]]:
+                values[i, s, rest[0]], completions[i, s, rest[0]] = cost, whole
+    logits = np.where(np.isfinite(values), 2 * rng.normal(size=values.shape), -9.0)
+    sharpness = np.linspace(0.2, 1, LAYERS + 1)[:, None, None, None]
+    return {
+        "weights": weights,
+        "layout": rng.normal(size=(count, CITIES, 2)),
+        "layout_kind": np.array("mds"),
+        "stress": np.array([0.18, 0.2])[:count],
+        "tours": tours,
+        "is_decision": np.array([False, True, False, False]),
+        "values": values,
+        "probabilities": _softmax(logits).astype(np.float32),
+        "completions": completions,
+        "lens": _softmax(sharpness * logits).astype(np.float16),
+        "attention": (0.8 * _softmax(rng.normal(size=(count, steps, LAYERS, HEADS, CITIES)))).astype(np.float16),
+    }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def _zoo(rng: np.random.Generator, families: int = 10) -> dict[str, Any]:
+    """A subject whose E6 alone has a value, among two members of each of ten families a class."""
+    components = [f"E{number}" for number in range(1, 11)]
+    only = np.array([name == "E6" for name in components])
+    is_search = np.repeat([True, False], 2 * families)
+    scores = np.where(is_search, 2.0, -2.0) + 0.4 * rng.normal(size=4 * families)
+    return {
+        "components": np.array(components),
+        "lines": np.array([{"E7": "E7, E7c", "E10": "E10a, E10b, E10c"}.get(name, name) for name in components]),
+        "value": np.where(only, 0.0421, np.nan),
+        "low": np.where(only, 0.0312, np.nan),
+        "high": np.where(only, 0.0533, np.nan),
+        "p": np.where(only, 0.004, np.nan),
+        "stands_out": only,
+        "names": np.array([f"{'searcher' if s else 'rule'}-{i}" for i, s in enumerate(is_search)]),
+        "families": np.array([f"family-{i // 2}" for i in range(4 * families)]),
+        "is_search": is_search,
+        "member_values": np.where(is_search, 0.6, 0.05)[:, None] + 0.04 * rng.normal(size=(4 * families, 10)),
+        "member_scores": scores,
+        "score": np.array(0.5),
+        "weights": np.linspace(0.1, 1.0, 10),
+        "vector": np.where(only, -0.4, 0.0),
+        "search_above": np.array(1.25),
+        "heuristic_below": np.array(-0.75),
+        "alpha": np.array(0.1),
+        "families_asked": np.array(10),
+        "rate_names": np.array(["false_search", "false_heuristic", "false_leaning_search", "false_leaning_heuristic"]),
+        "rate_wrong": np.array([1, 2, 3, 4]),
+        "rate_models": np.array([20, 20, 20, 20]),
+        "rate_models_bound": np.array([0.216, 0.283, 0.344, 0.401]),
+        "rate_families_bound": np.array([0.394, 0.507, 0.607, 0.697]),
     }

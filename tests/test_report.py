@@ -30,6 +30,7 @@ from mesaprobe.report.controls import SCRIPT
 from mesaprobe.report.lines import plan_probe
 from mesaprobe.report.reasons import REASONS
 from mesaprobe.report.sections import SECTIONS
+from mesaprobe.verdict.vector import COMPONENTS
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&amp;"
 VOID = {"meta", "input", "br", "hr", "link", "img"}
@@ -101,11 +102,12 @@ def test_page_needs_no_network(page: Page, source: str) -> None:
         assert not page.all(tag)
     assert not [attrs for attrs, _ in page.all("script") if "src" in attrs]
     assert [attrs["href"] for attrs, _ in page.all("link")] == ["data:,"]
-    assert all(attrs["href"].startswith("#") for attrs, _ in page.all("a"))
+    assert all(attrs["href"].startswith(("#", "data:")) for attrs, _ in page.all("a"))
     style = "".join(text for _, text in page.all("style"))
     assert "url(" not in style
     assert "@import" not in style
-    assert "http" not in source.replace(get_plotlyjs(), "")
+    own = source.replace(get_plotlyjs(), "").replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", own)
 
 
 def test_plotly_is_inlined_once_and_may_not_send_data_away(source: str) -> None:
@@ -118,11 +120,15 @@ def test_plotly_is_inlined_once_and_may_not_send_data_away(source: str) -> None:
 def test_page_is_accessible(page: Page) -> None:
     ids = [attrs["id"] for _, attrs, _ in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {attrs["href"][1:] for attrs, _ in page.all("a")} == {"verdict", *(section.id for section in SECTIONS)}
-    assert {attrs["href"][1:] for attrs, _ in page.all("a")} <= set(ids)
+    places = {attrs["href"][1:] for attrs, _ in page.all("a") if attrs["href"].startswith("#")}
+    assert places == {"verdict", "downloads", *(section.id for section in SECTIONS)}
+    assert places <= set(ids)
     plots = [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
-    assert len(plots) == len(page.all("figcaption")) == len(page.figures())
-    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in plots)
+    assert len(plots) == len(page.figures())
+    assert len(page.all("figcaption")) == len(page.all("figure"))
+    strips = [attrs for attrs, _ in page.all("svg") if attrs.get("class") == "strip" and "aria-hidden" not in attrs]
+    assert len(strips) == len(COMPONENTS) + 1
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in [*plots, *strips])
     assert len(page.all("caption")) == len(page.all("table"))
     assert len(page.all("h1")) == 1
     assert page.all("html")[0][0]["lang"] == "en-GB"
@@ -130,12 +136,12 @@ def test_page_is_accessible(page: Page) -> None:
 
 def test_verdict_comes_first_and_is_explained(page: Page) -> None:
     headings = [text for _, text in page.all("h2")]
-    assert headings == ["Verdict", *(section.title for section in SECTIONS)]
+    assert headings == ["Verdict", *(section.title for section in SECTIONS), "Download the results"]
     assert REASONS["NO_ZOO"].meaning in page.words
     assert REASONS["NO_ZOO"].missing in page.words
     assert "never “is a mesa-optimizer”" in page.words
-    assert "Gates failed: G4." in page.words
-    assert "Gates not known: G2." in page.words
+    assert "Gate G4 failed:" in page.words
+    assert "Gate G2 not known:" in page.words
 
 
 def test_every_reason_code_of_the_schema_is_explained() -> None:
@@ -159,7 +165,7 @@ def test_every_trace_that_has_a_key_is_shown_as_its_inputs_say_at_first(page: Pa
     first_option = None
     for tag, attrs, _ in page.elements:
         if tag == "select":
-            first_option = attrs["data-key"]
+            first_option = attrs.get("data-key")
         elif tag == "option" and first_option is not None:
             chosen[first_option], first_option = {str(attrs["value"])}, None
         elif tag == "input" and "checked" in attrs:
@@ -196,15 +202,17 @@ def test_hostile_words_stay_words(tmp_path: Path, page: Page) -> None:
 def test_missing_figure_leaves_one_sentence(tmp_path: Path, page: Page, stem: str) -> None:
     left = {name: arrays for name, arrays in stored_figures().items() if name != stem}
     without = rendered(tmp_path / "a", figures=left)
-    assert [text for _, text in without.all("code") if text.startswith("figures/")] == [f"figures/{stem}.npz"]
-    assert 0 < len(without.figures()) < len(page.figures())
+    told = [text for _, text in without.all("code") if text.startswith("figures/")]
+    drawn = [section.id for section in SECTIONS if section.figures and section.figures.stem == stem]
+    assert told == [f"figures/{stem}.npz"] * len(drawn)
+    assert len(without.all("figure")) + len(without.all("svg")) < len(page.all("figure")) + len(page.all("svg"))
 
 
 def test_page_without_figures_still_holds_verdict_and_numbers(tmp_path: Path) -> None:
     report = stored_report()
     report["lines"][0] |= {"status": "na", "reason": "no hook points", "value": None, "ci": None, "p": None, "null": {}}
     bare = rendered(tmp_path / "a", report=report, figures={})
-    assert bare.words.count("Not drawn") == len(stored_figures())
+    assert bare.words.count("Not drawn") == sum(section.figures is not None for section in SECTIONS)
     assert ": no hook points." in bare.words
     assert "INCONCLUSIVE" in bare.words
     assert "0.73%" in bare.words

@@ -15,11 +15,13 @@ from mesaprobe.analysis import pictures, store
 from mesaprobe.analysis.behaviour import Behaviour, measure_behaviour
 from mesaprobe.analysis.history import training_curve
 from mesaprobe.analysis.unfinished import FinishedLines
+from mesaprobe.analysis.zoo_picture import zoo_picture
 from mesaprobe.errors import UserError
 from mesaprobe.evidence import BUDGETS, LINES, LineResult, draw_set, protocol_hash
 from mesaprobe.models.subject import Subject
 from mesaprobe.solvers.exact.held_karp import MAX_CITIES
 from mesaprobe.verdict import Gate, Verdict, decide
+from mesaprobe.verdict.store import shipped_zoo
 from mesaprobe.verdict.subject import subject_record
 from mesaprobe.zoo.records import Performance
 
@@ -122,10 +124,13 @@ def analyze(
         "dstar": pictures.dstar_accuracies(behaviour),
         "attention": pictures.attention_picture(subject, instances[:1], seed),
         "patching": pictures.patching_picture(subject, instances[:EXAMPLES], seed),
+        "explorer": pictures.explored_states(subject, instances, behaviour, seed),
     }
     found |= {line.id: line.arrays for line in results if line.arrays}
     record = subject_record(subject, _performance(behaviour), tuple(results), budget, seed)
-    verdict, gates = decide(record, budget)
+    zoo = shipped_zoo(budget, record.problem, record.n)
+    verdict, gates = decide(record, budget, shipped=zoo)
+    found["zoo"] = zoo_picture(record, zoo)
     return Analysis(
         subject=_describe(subject),
         behaviour=behaviour,

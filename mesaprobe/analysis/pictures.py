@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from mesaprobe.analysis.behaviour import Behaviour
+from mesaprobe.analysis.explorer import explorer_picture
 from mesaprobe.analysis.flip_pair import find_flip_pair
 from mesaprobe.analysis.layout import instance_layouts
 from mesaprobe.decoding import greedy_rollout
@@ -14,8 +16,8 @@ from mesaprobe.instruments.patching import Cell, Run, instance_locations, patch_
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
 
-SHOWN = 8
-"""Instances in the viewer: half where the network finds the optimum, half where it does not, if there are."""
+SHOWN = 6
+"""Instances in the viewer and in the explorer: half where the network finds the optimum, half where not, if any."""
 
 DRAWN = ("nearest_neighbour", "greedy_edge", "two_opt_or_opt")
 """References whose tours can be shown beside the network's."""
@@ -25,10 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 def instance_pictures(instances: Instances, behaviour: Behaviour, seed: int) -> Arrays:
     """Instances with the tours of the network, the optimum and the references."""
-    solved = behaviour.costs["model"] == behaviour.costs["optimal"]
-    failures, successes = np.flatnonzero(~solved), np.flatnonzero(solved)
-    half = SHOWN // 2
-    chosen = np.concatenate([failures[:half], successes[:half], failures[half:], successes[half:]])[:SHOWN]
+    chosen = shown_instances(behaviour)
     layout = instance_layouts(instances[chosen], seed)
     methods = ["model", "optimal", *DRAWN]
     return {
@@ -40,6 +39,20 @@ def instance_pictures(instances: Instances, behaviour: Behaviour, seed: int) -> 
         "tours": np.stack([behaviour.tours[name][chosen] for name in methods]),
         "costs": np.stack([behaviour.costs[name][chosen] for name in methods]),
     }
+
+
+def shown_instances(behaviour: Behaviour) -> Int64[np.ndarray, " instance"]:
+    """Which instances are shown: the first failures of the network, then its first optimal tours."""
+    solved = behaviour.costs["model"] == behaviour.costs["optimal"]
+    failures, successes = np.flatnonzero(~solved), np.flatnonzero(solved)
+    half = SHOWN // 2
+    return np.concatenate([failures[:half], successes[:half], failures[half:], successes[half:]])[:SHOWN]
+
+
+def explored_states(subject: Subject, instances: Instances, behaviour: Behaviour, seed: int) -> Arrays:
+    """Every decision of the shown instances, along the network's own tours."""
+    chosen = shown_instances(behaviour)
+    return explorer_picture(subject, instances[chosen], behaviour.tours["model"][chosen], seed)
 
 
 def gap_distributions(behaviour: Behaviour) -> Arrays:

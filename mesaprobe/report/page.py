@@ -1,21 +1,23 @@
 """The page: header, verdict, contents, sections, in one file that needs no network."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plotly.offline import get_plotlyjs
 
 from mesaprobe.analysis.store import load_figures, load_report
 from mesaprobe.errors import UserError
 from mesaprobe.files import write_text
-from mesaprobe.report.controls import SCRIPT
+from mesaprobe.report import components, explorer
+from mesaprobe.report.document import document
+from mesaprobe.report.downloads import downloads_section, embedded_results
 from mesaprobe.report.markup import Html, element, facts, paragraph
 from mesaprobe.report.section import Figures, Section
 from mesaprobe.report.sections import SECTIONS
 from mesaprobe.report.verdict import verdict_box
 from mesaprobe.report.wording import family_name, number, sentence, text
+
+_DOWNLOADS = "Download the results"
 
 Stored = dict[str, dict[str, np.ndarray]]
 
@@ -27,36 +29,26 @@ def render(folder: Path) -> Path:
     its section. Raises UserError if the analysis cannot be read, or if a figure file lacks an array.
     """
     page = folder / "report.html"
-    write_text(page, _document(load_report(folder), load_figures(folder)))
+    report = load_report(folder)
+    write_text(page, _document(report, load_figures(folder), embedded_results(folder, report)))
     return page
 
 
-def _document(report: dict[str, Any], figures: Stored) -> str:
+def _document(report: dict[str, Any], figures: Stored, results: dict[str, bytes]) -> str:
     name = report["subject"]["name"]
-    style = files("mesaprobe.report").joinpath("style.css").read_text(encoding="utf-8")
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en-GB">',
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", name="color-scheme", content="light dark"),
-            element("title", f"{name}: mesaprobe report"),
-            element("meta", name="description", content=_description(report)),
-            element("link", rel="icon", href="data:,"),
-            element("style", Html(style)),
-        ),
-        "<body>",
+    return document(
+        f"{name}: mesaprobe report",
+        _description(report),
         element("a", "Skip to the verdict", href="#verdict", class_="skip"),
         _header(report),
-        element("div", _contents(), element("main", _verdict(report), *_sections(report, figures)), class_="columns"),
-        element("noscript", paragraph("The figures need JavaScript; every table and sentence reads without it.")),
-        element("script", Html(get_plotlyjs())),
-        element("script", Html(SCRIPT)),
-        "</body></html>\n",
-    ]
-    return "\n".join(parts)
+        element(
+            "div",
+            _contents(),
+            element("main", _verdict(report, figures), *_sections(report, figures), _downloads(name, results)),
+            class_="columns",
+        ),
+        element("script", Html(explorer.script())) if "explorer" in figures else Html(),
+    )
 
 
 def _description(report: dict[str, Any]) -> str:
@@ -89,13 +81,24 @@ def _header(report: dict[str, Any]) -> Html:
 
 
 def _contents() -> Html:
-    entries = [("verdict", "Verdict"), *((section.id, section.title) for section in SECTIONS)]
+    entries = [
+        ("verdict", "Verdict"),
+        *((section.id, section.title) for section in SECTIONS),
+        ("downloads", _DOWNLOADS),
+    ]
     items = (element("li", element("a", title, href=f"#{id_}")) for id_, title in entries)
     return element("nav", element("ol", *items), aria_label="Contents")
 
 
-def _verdict(report: dict[str, Any]) -> Html:
-    return element("section", element("h2", "Verdict"), verdict_box(report), id="verdict")
+def _verdict(report: dict[str, Any], figures: Stored) -> Html:
+    zoo = figures.get("zoo")
+    if zoo is not None and not set(components.ARRAYS) <= set(zoo):
+        zoo = None  # its own section says what is lacking
+    return element("section", element("h2", "Verdict"), verdict_box(report, zoo), id="verdict")
+
+
+def _downloads(name: str, results: dict[str, bytes]) -> Html:
+    return element("section", element("h2", _DOWNLOADS), downloads_section(name, results), id="downloads")
 
 
 def _sections(report: dict[str, Any], figures: Stored) -> list[Html]:

@@ -2,15 +2,36 @@
 
 from mesaprobe.report.attention import attention_section
 from mesaprobe.report.behaviour import behaviour_numbers, dstar_numbers, dstar_section, gaps_section
+from mesaprobe.report.change import change_words, gates_table, thresholds_section
+from mesaprobe.report.components import ARRAYS as ZOO_ARRAYS
+from mesaprobe.report.components import components_section
 from mesaprobe.report.evidence import evidence_table, reproducibility
+from mesaprobe.report.explorer import ARRAYS as EXPLORER_ARRAYS
+from mesaprobe.report.explorer import explorer_section
 from mesaprobe.report.instances import instances_section
 from mesaprobe.report.lines import LINE_SECTIONS
+from mesaprobe.report.methods import methods_table
 from mesaprobe.report.patching import patching_section
 from mesaprobe.report.section import Figures, Section
 from mesaprobe.report.training import training_section
-from mesaprobe.report.verdict import gates_table
 
 SECTIONS = (
+    Section(
+        "components",
+        "Ten components beside the zoo",
+        "The value of every component of the evidence, with the networks of known mechanism that the rule is fitted "
+        "to: searchers above the bar, heuristics below it.",
+        "A bar tells something only by where it ends among the networks of the zoo; its length does not.",
+        figures=Figures("zoo", ZOO_ARRAYS, components_section),
+    ),
+    Section(
+        "change",
+        "What would change the verdict",
+        "What kept the rule from a word, or from the other word, and how near its thresholds are.",
+        "A verdict that is reached by trying budgets and seeds has no error rate: choose them beforehand.",
+        change_words,
+        Figures("zoo", ZOO_ARRAYS, thresholds_section),
+    ),
     Section(
         "gates",
         "Gates",
@@ -38,6 +59,15 @@ SECTIONS = (
         dstar_numbers,
         Figures("dstar", ("bins", "states", "methods", "accuracy", "low", "high"), dstar_section),
     ),
+    *LINE_SECTIONS,
+    Section(
+        "explorer",
+        "Instance explorer",
+        "Every state of a few instances along the network's own tours: the candidates with their exact values, the "
+        "network's probabilities, the cheapest ways on, what each layer would answer, and where its heads look.",
+        "A few chosen examples: they help to understand a line of evidence and are none themselves.",
+        figures=Figures("explorer", EXPLORER_ARRAYS, explorer_section),
+    ),
     Section(
         "instances",
         "Instances with their tours",
@@ -50,18 +80,6 @@ SECTIONS = (
             instances_section,
         ),
     ),
-    Section(
-        "training",
-        "Training",
-        "Loss on the training stream and quality on held-out instances, as the training run stored them.",
-        "How a skill grew does not tell which mechanism carries it.",
-        figures=Figures(
-            "training",
-            ("instances_seen", "loss", "gap_mean", "optimal_fraction", "legal_fraction", "teacher_agreement"),
-            training_section,
-        ),
-    ),
-    *LINE_SECTIONS,
     Section(
         "attention",
         "Attention",
@@ -92,12 +110,30 @@ SECTIONS = (
         ),
     ),
     Section(
+        "training",
+        "Training",
+        "Loss on the training stream and quality on held-out instances, as the training run stored them.",
+        "How a skill grew does not tell which mechanism carries it.",
+        figures=Figures(
+            "training",
+            ("instances_seen", "loss", "gap_mean", "optimal_fraction", "legal_fraction", "teacher_agreement"),
+            training_section,
+        ),
+    ),
+    Section(
         "evidence",
         "Lines of evidence",
         "Every line with its interval, its p-value and each of its nulls.",
         "A small p says that a signal is not zero in this network. How often such a signal comes with search, only the "
         "zoo can say.",
         evidence_table,
+    ),
+    Section(
+        "methods",
+        "Method and controls",
+        "How each component is measured, what it is held against, and what it cannot tell.",
+        "Controls guard against the errors that somebody thought of; the zoo's error rates are there for the others.",
+        methods_table,
     ),
     Section(
         "reproducibility",
