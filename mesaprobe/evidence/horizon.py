@@ -98,14 +98,14 @@ def lookahead_horizon(subject: Subject, settings: HorizonSettings, seed: int) ->
     if steps.stop - steps.start < 1 or problem.n < 6:
         return LineResult("na", f"{problem.n} cities leave no decisions that need a look-ahead")
     try:
-        calibration, test = (_balanced(problem, name, settings, seed) for name in ("calibration", "test"))
+        calibration, test = (balanced_set(problem, name, settings, seed) for name in ("calibration", "test"))
     except UserError as error:
         return LineResult("na", str(error))
     states = states_of_set(test)
     deep = int((test.cells[:, 0] >= DEEP).sum())
     if deep < settings.fewest_deep:
         return LineResult("na", f"only {deep} decisions with d* of at least {DEEP} in {settings.pool} instances")
-    imitator = _fit(subject, states_of_set(calibration), seed)
+    imitator = imitator_of(subject, states_of_set(calibration), seed)
     answers = _answers(subject, imitator, states, test.cells)
     rng = np.random.default_rng([seed, 831])
     shifted = _shifted(subject, imitator, settings, seed, rng)
@@ -113,7 +113,8 @@ def lookahead_horizon(subject: Subject, settings: HorizonSettings, seed: int) ->
     return _result(answers, test, states, deep, shifted, repeated, settings, rng)
 
 
-def _balanced(problem: Problem, name: str, settings: HorizonSettings, seed: int) -> EvaluationSet:
+def balanced_set(problem: Problem, name: str, settings: HorizonSettings, seed: int) -> EvaluationSet:
+    """Decisions balanced over d* and margin, of instances of their own; UserError if there are none."""
     own_seed = int(np.random.default_rng([seed, 1000 + SETS.index(name), 832]).integers(2**31))
     config = EvaluationSetConfig(
         problem.config, settings.pool, settings.states_per_need, settings.margin_edges, own_seed
@@ -121,7 +122,8 @@ def _balanced(problem: Problem, name: str, settings: HorizonSettings, seed: int)
     return evaluation_set(config, label_cache())
 
 
-def _fit(subject: Subject, states: DecisionStates, seed: int) -> Imitator:
+def imitator_of(subject: Subject, states: DecisionStates, seed: int) -> Imitator:
+    """The local imitator, fitted to the network's answers at these states."""
     return fit_imitator(states, states.nuisance(), log_chances(subject, states), seed)
 
 
