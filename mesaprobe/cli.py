@@ -3,20 +3,22 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from mesaprobe.errors import UserError
+from mesaprobe.problems import ProblemConfig
 from mesaprobe.training.config import PRESETS, TrainConfig, read_train_config
 
 VERBS = {
     "train": "train a GPT on tours",
     "analyze": "look inside a trained network and write a report",
-    "solve": "solve the instances of a TSPLIB or .npz file",
+    "solve": "tours, bounds, labels and searches of instances from a file or drawn",
     "zoo": "networks of known mechanism: list, build, certify, calibrate; the error table",
     "report": "render report.html again from stored results",
     "bench": "the performance table, each row against a peer in the same run",
@@ -227,37 +229,73 @@ def _report(words: list[str]) -> None:
 class SolveArguments:
     """Options of `mesaprobe solve`."""
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """A .tsp, .atsp or .npz file."""
+    file: Annotated[Path | None, tyro.conf.Positional] = None
+    """A .tsp, .atsp or .npz file; without one, instances are drawn."""
+    problem: ProblemConfig = field(default_factory=ProblemConfig)
+    count: int | None = None
+    """How many instances are drawn; default 5, and 1000 for the tables gaps and ties."""
     method: str = "auto"
     """auto is exact with proof; a named solver or heuristic otherwise."""
     time_limit: float | None = None
     """Seconds per instance for the exact methods; when it ends them, "optimal" is null."""
     seed: int = 0
-    """Seed of methods that draw."""
+    """Seed of methods that draw, and of drawn instances."""
+    table: Literal["tours", "bounds", "states", "search", "trace", "gaps", "ties"] = "tours"
+    """bounds: lower bounds on every tour. states: all labels of the decisions along an optimal tour (in full with
+    --json). search, trace: branch and bound with the weak spanning-tree bound, in total or node by node. gaps, ties:
+    how far each rule is from the optimum, and shares of ties; without --problem.* of all families at n = 8, 10, 12."""
+    plot: Path | None = None
+    """Write a page with tours, bound gaps over time and branch-and-bound trees, e.g. solved.html."""
     json: bool = False
     """One JSON object per line instead of a table."""
 
 
 def _solve(words: list[str]) -> None:
     given: SolveArguments = _parse(SolveArguments, "solve", words)
-    from mesaprobe.solvers.files import solve_file
+    from mesaprobe.labels import command
 
-    rows = solve_file(given.file, given.method, given.time_limit, given.seed)
-    words_for = {True: "proven", False: "no claim", None: "no proof"}
-    _print_rows(
-        rows,
-        as_json=given.json,
-        columns={
-            "name": lambda row: row["name"],
-            "n": lambda row: str(row["n"]),
-            "method": lambda row: row["method"],
-            "cost": lambda row: str(row["cost"]),
-            "optimal": lambda row: words_for[row["optimal"]],
-            "seconds": lambda row: f"{row['seconds']:.3f}",
-            "tour": lambda row: " ".join(map(str, row["tour"])),
-        },
-    )
+    drawn = any(word.startswith("--problem.") for word in words)
+    problem = given.problem if drawn or (given.count is not None and given.table not in ("gaps", "ties")) else None
+    request = command.SolveRequest(given.file, problem, given.count, given.seed, given.method, given.time_limit)
+    if given.table == "gaps" or given.table == "ties":
+        if given.plot is not None:
+            raise UserError(f"--plot draws single instances; leave it out with --table {given.table}")
+        if given.json:
+            _print_rows(command.reference_json(request, given.table), as_json=True, columns={})
+        else:
+            print(command.reference_text(request, given.table))
+        return
+    if given.plot is not None:
+        from mesaprobe.report.solve_page import render_solutions
+
+        page = render_solutions(list(command.solved_request(request)), given.plot)
+        print(page, file=sys.stderr)
+    columns = _TOUR_COLUMNS if given.table == "tours" else _columns(command.COLUMNS[given.table])
+    _print_rows(command.instance_rows(request, given.table), as_json=given.json, columns=columns)
+
+
+def _columns(names: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+    """Columns named as in JSON."""
+
+    def show(value: Any) -> str:
+        if isinstance(value, list):
+            return " ".join(map(str, value))
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return {name.replace("_", " "): partial(lambda row, name: show(row[name]), name=name) for name in names}
+
+
+_TOUR_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "name": lambda row: row["name"],
+    "n": lambda row: str(row["n"]),
+    "method": lambda row: row["method"],
+    "cost": lambda row: str(row["cost"]),
+    "optimal": lambda row: {True: "proven", False: "no claim", None: "no proof"}[row["optimal"]],
+    "seconds": lambda row: f"{row['seconds']:.3f}",
+    "tour": lambda row: " ".join(map(str, row["tour"])),
+}
 
 
 @dataclass(frozen=True)
@@ -303,10 +341,12 @@ def _print_rows(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns)
+    table = Table()
+    for title in columns:
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(show(row) for show in columns.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 # --- zoo -------------------------------------------------------------------------------------------------------

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from mesaprobe.errors import UserError
-from mesaprobe.problems.tsplib import read_tsplib, write_tsplib
+from mesaprobe.problems.tsplib import read_instance_file, read_tsplib, write_tsplib
 from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.bounds.potentials import reduce_weights
 from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.solvers.exact.highs import MAX_TOTAL, solve_highs
-from mesaprobe.solvers.files import solve_file
 from mesaprobe.solvers.methods import EXACT_CITIES, METHODS, solve
 from mesaprobe.solvers.solution import Solution, tour_cost
+from mesaprobe.solvers.tables import solved_instances, tour_row
 
 KINDS = ("symmetric", "asymmetric", "ties", "asymmetric ties", "steep", "euclidean", "duplicates", "constant")
 EXACT = ("auto", "held_karp", "cp_sat", "highs", "branch_and_bound", "reduced_cost_search")
@@ -196,20 +196,24 @@ def test_unusable_requests_end_in_one_sentence() -> None:
         solve(large, "lookahead_3")
 
 
-def test_solve_file_yields_one_row_per_instance(tmp_path: Path) -> None:
+def rows_of(path: Path, method: str = "auto") -> list[dict]:
+    return [tour_row(solved) for solved in solved_instances(read_instance_file(path), method)]
+
+
+def test_a_file_gives_one_row_per_instance(tmp_path: Path) -> None:
     rng = np.random.default_rng(10)
     batch = np.stack([draw("asymmetric", 6, rng) for _ in range(3)])
     np.savez(tmp_path / "three.npz", weights=batch)
-    rows = list(solve_file(tmp_path / "three.npz"))
+    rows = rows_of(tmp_path / "three.npz")
     assert [row["name"] for row in rows] == ["three[0]", "three[1]", "three[2]"]
     assert [row["cost"] for row in rows] == held_karp(batch).costs.tolist()
     assert set(rows[0]) == {"name", "n", "method", "cost", "optimal", "tour", "seconds"}
     write_tsplib(tmp_path / "one.atsp", "one", batch[0])
-    (row,) = solve_file(tmp_path / "one.atsp", "highs")
+    (row,) = rows_of(tmp_path / "one.atsp", "highs")
     assert (row["name"], row["n"], row["cost"], row["method"]) == ("one", 6, rows[0]["cost"], "highs")
     assert json.loads(json.dumps(row)) == row
     with pytest.raises(UserError, match="unknown solver"):
-        solve_file(tmp_path / "one.atsp", "magic")
+        solved_instances([], "magic")
 
 
 def test_methods_are_the_exact_ones_and_the_library() -> None:
@@ -221,7 +225,7 @@ def test_coordinates_of_a_file_reach_the_planar_rules(tmp_path: Path) -> None:
     points = np.array([[0, 0], [4, 4], [4, 0], [0, 4], [2, 1]], dtype=float)
     weights = np.ceil(np.linalg.norm(points[:, None] - points, axis=2)).astype(np.int32)
     np.savez(tmp_path / "square.npz", weights=weights, coordinates=points)
-    (row,) = solve_file(tmp_path / "square.npz", "sweep")
+    (row,) = rows_of(tmp_path / "square.npz", "sweep")
     assert row["tour"] == [0, 4, 2, 1, 3]
 
 

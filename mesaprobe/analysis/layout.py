@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int32, Real
 
 from mesaprobe.problems import Instances
 
@@ -20,9 +20,16 @@ class Layout(NamedTuple):
 
 def instance_layouts(instances: Instances, seed: int) -> Layout:
     """Layouts of all instances. Asymmetric weights are averaged over both directions first."""
+    return plane_layouts(instances.weights, instances.coordinates, seed)
+
+
+def plane_layouts(
+    weights: Int32[np.ndarray, "batch n n"], coordinates: Real[np.ndarray, "batch n 2"] | None, seed: int
+) -> Layout:
+    """The same for weights and coordinates that belong to no problem; n >= 2."""
     from sklearn.manifold import smacof
 
-    if instances.coordinates is not None:
-        return Layout(instances.coordinates.astype(np.float64), "coordinates", np.zeros(len(instances)))
-    found = [smacof((w + w.T) / 2.0, n_init=4, random_state=seed, normalized_stress=True) for w in instances.weights]
+    if coordinates is not None:
+        return Layout(coordinates.astype(np.float64), "coordinates", np.zeros(len(weights)))
+    found = [smacof((w + w.T) / 2.0, n_init=4, random_state=seed, normalized_stress=True) for w in weights]
     return Layout(np.stack([p for p, _ in found]), "mds", np.array([float(s) for _, s in found]))

@@ -111,6 +111,28 @@ class SearchTrace:
         """The nodes of the proving phase."""
         return slice(self.finding_nodes, len(self))
 
+    def proven_bounds(self) -> Int64[np.ndarray, " node"]:
+        """After each node, the best lower bound on the optimum that the search has proven: the least bound of what is
+        still open, or the incumbent's cost if that is less. A node not yet reached is bounded by its parent.
+
+        Bounds never fall along a path, so the open node with the least bound hangs on the first node of the path at
+        hand that has children left.
+        """
+        proven = np.empty(len(self), dtype=np.int64)
+        children_left = np.where(self.events == SearchEvent.EXPANDED, len(self.weights) - self.depths, 0)
+        best, path = self.start_cost, list[int]()
+        for node in range(len(self)):
+            while path and path[-1] != self.parents[node]:
+                path.pop()
+            if path:
+                children_left[path[-1]] -= 1
+            path.append(node)
+            if self.events[node] == SearchEvent.INCUMBENT:
+                best = int(self.bounds[node])
+            open_bounds = (int(self.bounds[at]) for at in path if children_left[at])
+            proven[node] = min(next(open_bounds, best), best)
+        return proven
+
     def totals(self) -> SearchTotals:
         """The totals of this search, counted from the trace (a batch of one)."""
         entered = self.depths[np.isin(self.events, (SearchEvent.EXPANDED, SearchEvent.INCUMBENT))].astype(np.int64)
