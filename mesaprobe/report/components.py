@@ -67,9 +67,9 @@ def _row(arrays: Arrays, index: int) -> Html:
     ends = (float(arrays["low"][index]), float(arrays["high"][index]))
     words = f"{name}: this network {number(value)}, 95% interval {number_interval(ends)}"
     lanes = [
-        Lane("search", _members(arrays, index, search=True), "circle", 16),
+        Lane("search", members_of_zoo(arrays, index, search=True), "circle", 16),
         Lane("subject", [Mark(value, words, *ends)], "bar", 20),
-        Lane("heuristic", _members(arrays, index, search=False), "square", 16),
+        Lane("heuristic", members_of_zoo(arrays, index, search=False), "square", 16),
     ]
     known_members = any(lane.marks for lane in (lanes[0], lanes[2]))
     drawn = known(value) or known_members
@@ -82,7 +82,8 @@ def _row(arrays: Arrays, index: int) -> Html:
     )
 
 
-def _members(arrays: Arrays, index: int, *, search: bool) -> list[Mark]:
+def members_of_zoo(arrays: Arrays, index: int, *, search: bool) -> list[Mark]:
+    """The values that one class of the zoo has in the component of this index."""
     return [
         Mark(float(value), f"{name}: {number(float(value))}")
         for name, value, its in zip(

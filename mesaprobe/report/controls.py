@@ -38,8 +38,16 @@ SCRIPT = """
         Plotly.restyle(plot, {visible: plot.data.map(trace => agrees(state, trace.meta ?? {}))});
   };
 
+  // A legend stacks its entries where the page is narrow; the figure grows so that its drawing keeps its height.
+  const makeRoom = (box, figure) => {
+    const entries = figure.data.filter(trace => trace.name && trace.showlegend !== false).length;
+    if (figure.layout.showlegend === false || entries < 4 || box.clientWidth > 560) return;
+    figure.layout.height = box.clientHeight + 19 * (entries - 2);
+    box.style.height = `${figure.layout.height}px`;
+  };
   const drawn = [...document.querySelectorAll("script[data-plot]")].map(script => {
     const figure = JSON.parse(script.textContent);
+    makeRoom(document.getElementById(script.dataset.plot), figure);
     return Plotly.newPlot(script.dataset.plot, figure.data, figure.layout, config);
   });
   Promise.all(drawn).then(() => {

@@ -8,9 +8,14 @@ from mesaprobe.report.controls import SCRIPT
 from mesaprobe.report.markup import Html, element, paragraph
 
 
-def document(title: str, description: str, *body: Html) -> str:
-    """The file as text; figures in the body are drawn by plotly, which is part of it."""
+def document(title: str, description: str, *body: Html, figures: bool = True) -> str:
+    """The file as text; figures in the body are drawn by plotly, which is part of it unless `figures` is False."""
     style = files("mesaprobe.report").joinpath("style.css").read_text(encoding="utf-8")
+    scripts = [
+        element("noscript", paragraph("The figures need JavaScript; every table and sentence reads without it.")),
+        element("script", Html(get_plotlyjs())),
+        element("script", Html(SCRIPT)),
+    ]
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en-GB">',
@@ -26,9 +31,7 @@ def document(title: str, description: str, *body: Html) -> str:
         ),
         "<body>",
         *body,
-        element("noscript", paragraph("The figures need JavaScript; every table and sentence reads without it.")),
-        element("script", Html(get_plotlyjs())),
-        element("script", Html(SCRIPT)),
+        *(scripts if figures else ()),
         "</body></html>\n",
     ]
     return "\n".join(parts)

@@ -84,7 +84,7 @@ for (const app of document.querySelectorAll(".explorer")) {
       create("th", {scope: "row", class: "words"}, String(city)),
       create("td", {class: "number"}, number(s.instance.weights[s.here][city])),
       create("td", {class: "number"}, number(s.state.values[city])),
-      create("td", {class: "number"}, s.regret(city) === 0 ? "0 (optimal)" : number(s.regret(city))),
+      create("td", {class: "number"}, number(s.regret(city))),
       create("td", {class: "number share"}, bar, create("span", {}, percent(share))));
   });
 
