@@ -20,6 +20,7 @@ VERBS = {
     "analyze": "look inside a trained network and write a report",
     "solve": "tours, bounds, labels and searches of instances from a file or drawn",
     "zoo": "networks of known mechanism: list, build, certify, calibrate; the error table",
+    "compare": "one page with several analyses side by side",
     "report": "render report.html again from stored results",
     "bench": "the performance table, each row against a peer in the same run",
 }
@@ -180,17 +181,21 @@ class AnalyzeArguments:
     """Seed of all instances and resampling."""
     reuse: bool = False
     """Leave a finished analysis of the same weights, budget, lines and seed as it is."""
+    demo: bool = False
+    """Analyse a network that the package makes itself, a compiled searcher; needs no clone and no training."""
 
 
 def _analyze(words: list[str]) -> None:
     given: AnalyzeArguments = _parse(AnalyzeArguments, "analyze", words)
-    if not given.subjects:
-        raise UserError("name at least one subject: a folder such as trained_models/demo, or package.module:factory")
+    if given.demo == bool(given.subjects):
+        raise UserError(
+            "name at least one subject: a folder such as trained_models/demo, or package.module:factory; or take --demo"
+        )
     from mesaprobe.analysis.command import analyze_to_folder
     from mesaprobe.report import render
 
     lines = None if given.lines is None else [line.strip() for line in given.lines.split(",") if line.strip()]
-    for spec in given.subjects:
+    for spec in given.subjects or ("mesaprobe.zoo.demo:searcher",):
         folder = analyze_to_folder(
             spec,
             given.out,
@@ -222,6 +227,30 @@ def _report(words: list[str]) -> None:
     print(render(given.analysis))
 
 
+@dataclass(frozen=True)
+class CompareArguments:
+    """Options of `mesaprobe compare`."""
+
+    analyses: Many
+    """Folders of stored analyses, e.g. analyses/one analyses/other."""
+    out: Path | None = None
+    """The page to write; default compare.html, and none with --json."""
+    json: bool = False
+    """One JSON object per analysis and line instead of the page."""
+
+
+def _compare(words: list[str]) -> None:
+    given: CompareArguments = _parse(CompareArguments, "compare", words)
+    from mesaprobe.report.compare import compare_rows, load_compared, render_comparison
+
+    compared = load_compared([Path(folder) for folder in given.analyses])
+    if given.json:
+        _print_rows(compare_rows(compared), as_json=True, columns={})
+    if given.out is not None or not given.json:
+        page = render_comparison(compared, given.out or Path("compare.html"))
+        print(page, file=sys.stderr if given.json else sys.stdout)
+
+
 # --- solve and bench -------------------------------------------------------------------------------------------
 
 
@@ -236,16 +265,16 @@ class SolveArguments:
     """How many instances are drawn; default 5, and 1000 for the tables gaps and ties."""
     method: str = "auto"
     """auto is exact with proof; a named solver or heuristic otherwise."""
-    time_limit: float | None = None
-    """Seconds per instance for the exact methods; when it ends them, "optimal" is null."""
-    seed: int = 0
-    """Seed of methods that draw, and of drawn instances."""
     table: Literal["tours", "bounds", "states", "search", "trace", "gaps", "ties"] = "tours"
     """bounds: lower bounds on every tour. states: all labels of the decisions along an optimal tour (in full with
     --json). search, trace: branch and bound with the weak spanning-tree bound, in total or node by node. gaps, ties:
     how far each rule is from the optimum, and shares of ties; without --problem.* of all families at n = 8, 10, 12."""
     plot: Path | None = None
     """Write a page with tours, bound gaps over time and branch-and-bound trees, e.g. solved.html."""
+    time_limit: float | None = None
+    """Seconds per instance for the exact methods; when it ends them, "optimal" is null."""
+    seed: int = 0
+    """Seed of methods that draw, and of drawn instances."""
     json: bool = False
     """One JSON object per line instead of a table."""
 
@@ -457,6 +486,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "analyze": _analyze,
     "solve": _solve,
     "zoo": _zoo,
+    "compare": _compare,
     "report": _report,
     "bench": _bench,
 }
