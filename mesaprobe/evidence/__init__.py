@@ -1,7 +1,15 @@
 """Lines of evidence: one file a line, one registry, one result type, the frozen protocol."""
 
-from mesaprobe.evidence import invisible_changes  # noqa: F401
-from mesaprobe.evidence import plan_probe  # noqa: F401  (each registers its lines)
+from mesaprobe.evidence import (  # (each registers its lines)
+    algorithms,  # noqa: F401
+    attribution,  # noqa: F401
+    horizon,  # noqa: F401
+    invisible_changes,  # noqa: F401
+    layers_kept,  # noqa: F401
+    own_horizon,  # noqa: F401
+    tour_distribution,  # noqa: F401
+)
+from mesaprobe.evidence.probing import plans, revision, values  # noqa: F401
 from mesaprobe.evidence.protocol import BUDGETS, Budget, draw_set, line_hash, protocol_hash
 from mesaprobe.evidence.result import LINES, Line, LineResult
 

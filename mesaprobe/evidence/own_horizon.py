@@ -68,7 +68,7 @@ def own_horizon(subject: Subject, settings: OwnHorizonSettings, seed: int) -> Li
     if looked.sum() < settings.fewest_states:
         return LineResult(
             "na",
-            f"only in {int(looked.sum())} of {len(states)} decisions is the network's own best another than the nearest "
+            f"only in {int(looked.sum())} of {len(states)} decisions is the own best another than the nearest "
             f"city; {settings.fewest_states} are needed",
         )
     rows = np.arange(len(states))

@@ -1,6 +1,22 @@
 """One section per line of evidence: its value beside its nulls, then what it draws of its own."""
 
-from mesaprobe.report.lines.plan_probe import PLAN_PROBE
+from mesaprobe.report.lines.algorithms import ALGORITHM_RANKING
+from mesaprobe.report.lines.attribution import ATTRIBUTION
+from mesaprobe.report.lines.horizon import HORIZON, OWN_HORIZON
+from mesaprobe.report.lines.layers_kept import LAYERS_KEPT
+from mesaprobe.report.lines.probing import PLANS, VALUES
+from mesaprobe.report.lines.revision import REVISION
+from mesaprobe.report.lines.tour_distribution import TOUR_DISTRIBUTION
 
-LINE_SECTIONS = (PLAN_PROBE,)
+LINE_SECTIONS = (
+    ALGORITHM_RANKING,
+    TOUR_DISTRIBUTION,
+    HORIZON,
+    OWN_HORIZON,
+    ATTRIBUTION,
+    VALUES,
+    PLANS,
+    REVISION,
+    LAYERS_KEPT,
+)
 """In the order of the page."""
