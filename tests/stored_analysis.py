@@ -116,7 +116,9 @@ def stored_figures(seed: int = 0) -> dict[str, dict[str, Any]]:
         "training": _training(rng),
         "gaps": _gaps(rng),
         "dstar": _dstar(),
-        "E6": _plan_probe(rng),
+        "E5": _probing(rng, ("decode", "city")),
+        "E6": _probing(rng, ("decode", "hidden", "pair")),
+        "E10a": _revision(),
         "attention": _attention(rng),
         "patching": _patching(rng),
         "explorer": _explorer(rng),
@@ -195,28 +197,40 @@ def _dstar() -> dict[str, Any]:
     }
 
 
-def _plan_probe(rng: np.random.Generator) -> dict[str, Any]:
-    layers = [(layer, kind) for layer in range(LAYERS) for kind in KINDS if layer == 0 or kind != "resid_pre"]
-    sites = [(role, layer, kind) for role in ("decode", "city") for layer, kind in layers]
-    depth = np.array([layer + 0.2 * KINDS.index(kind) for _, layer, kind in sites]) / LAYERS
+def _probing(rng: np.random.Generator, views: tuple[str, ...]) -> dict[str, Any]:
+    sites = [(view, layer, kind) for view in views for layer in range(LAYERS) for kind in ("resid_pre", "resid_post")]
+    sites = [(view, layer, kind) for view, layer, kind in sites if layer == 0 or kind == "resid_post"]
+    depth = np.array([layer + 0.5 * (kind == "resid_post") for _, layer, kind in sites]) / LAYERS
     count, seeds = len(sites), 3
     information = np.round(0.08 * depth - 0.005, 4)
+    net = np.array([0.042, 0.003, -0.01])
     return {
         "hooks": np.array([f"blocks.{layer}.hook_{kind}" for _, layer, kind in sites]),
-        "roles": np.array([role for role, _, _ in sites]),
+        "roles": np.array([view for view, _, _ in sites]),
         "layers": np.array([layer for _, layer, _ in sites]),
         "kinds": np.array([kind for _, _, kind in sites]),
         "information": information,
         "information_low": information - 0.01,
         "information_high": information + 0.012,
         "twin_information": 0.012 + 0.004 * rng.standard_normal((seeds, count)),
-        "shuffled_information": -0.002 + 0.001 * rng.standard_normal(count),
-        "accuracy": 0.4 + 0.25 * depth,
-        "twin_accuracy": 0.4 + 0.01 * rng.standard_normal((seeds, count)),
-        "shuffled_accuracy": 0.21 + 0.01 * rng.standard_normal(count),
-        "baseline_accuracy": np.float64(0.612),
-        "baseline_entropy": np.float64(1.03),
-        "selected": np.int64(6),
+        "swap_information": -0.002 + 0.001 * rng.standard_normal(count),
+        "selected": np.int64(1),
+        "target_names": np.array(["first", "second", "third"]),
+        "target_net": net,
+        "target_low": net - 0.01,
+        "target_high": net + 0.02,
+        "target_information": net + 0.015,
+        "target_strongest_null": np.full(3, 0.015),
+        "target_p": np.array([0.004, 0.4, 1.0]),
+    }
+
+
+def _revision() -> dict[str, Any]:
+    return {
+        "hooks": np.array([f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)]),
+        "costs": 240.0 - 30 * np.arange(LAYERS),
+        "better": np.full(LAYERS - 1, 0.3),
+        "worse": np.full(LAYERS - 1, 0.2),
     }
 
 

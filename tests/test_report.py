@@ -27,7 +27,6 @@ from mesaprobe.report import (
     wording,
 )
 from mesaprobe.report.controls import SCRIPT
-from mesaprobe.report.lines import plan_probe
 from mesaprobe.report.reasons import REASONS
 from mesaprobe.report.sections import SECTIONS
 from mesaprobe.verdict.vector import COMPONENTS
@@ -292,50 +291,6 @@ def test_axis_is_logarithmic_only_where_values_span_a_factor_of_five() -> None:
     assert training.value_axis(np.array([0.02, np.nan, 0.9]), "~g")["type"] == "log"
     assert "type" not in training.value_axis(np.array([0.2, 0.9]), "~g")
     assert "type" not in training.value_axis(np.array([0.0, 0.9]), "~g")
-
-
-@pytest.mark.parametrize("role", ["decode", "city"])
-def test_plan_probe_shows_model_nulls_and_selected_site(role: str) -> None:
-    arrays = stored_figures()["E6"]
-    own = np.flatnonzero(arrays["roles"] == role)
-    for figure, value, twins, shuffled in (
-        (plan_probe.information_figure(arrays, role), "information", "twin_information", "shuffled_information"),
-        (plan_probe.accuracy_figure(arrays, role), "accuracy", "twin_accuracy", "shuffled_accuracy"),
-    ):
-        traces = {trace.name: trace for trace in figure.data if trace.name}
-        np.testing.assert_array_equal(traces["model"].y, arrays[value][own])
-        np.testing.assert_allclose(traces["random-init twins"].y, arrays[twins][:, own].mean(axis=0))
-        np.testing.assert_array_equal(traces["shuffled labels"].y, arrays[shuffled][own])
-        single = next(
-            trace for trace in figure.data if trace.name is None and len(trace.x) == arrays[twins][:, own].size
-        )
-        np.testing.assert_array_equal(single.y, arrays[twins][:, own].ravel())
-        assert ("selected site" in traces) is (role == "decode")
-    assert traces["baseline"].y == (arrays["baseline_accuracy"],) * 2
-    error = next(t for t in plan_probe.information_figure(arrays, role).data if t.name == "model").error_y
-    np.testing.assert_allclose(arrays["information"][own] + error.array, arrays["information_high"][own])
-    np.testing.assert_allclose(arrays["information"][own] - error.arrayminus, arrays["information_low"][own])
-
-
-def test_plan_probe_panels_of_both_roles_share_their_range() -> None:
-    arrays = stored_figures()["E6"]
-    ranges = [plan_probe.information_figure(arrays, role).layout.yaxis.range for role in ("decode", "city")]
-    assert ranges[0] == ranges[1]
-    low, high = ranges[0]
-    assert low < arrays["information_low"].min()
-    assert arrays["information_high"].max() < high
-
-
-def test_sites_are_drawn_from_input_to_output_whatever_their_order() -> None:
-    arrays = stored_figures()["E6"]
-    shuffle = np.random.default_rng(0).permutation(len(arrays["hooks"]))
-    sites = len(shuffle)
-    mixed = {key: value[..., shuffle] if value.shape[-1:] == (sites,) else value for key, value in arrays.items()}
-    straight, found = (
-        next(t for t in plan_probe.information_figure(a, "city").data if t.name == "model") for a in (arrays, mixed)
-    )
-    np.testing.assert_array_equal(found.y, straight.y)
-    assert found.customdata == straight.customdata
 
 
 def test_instances_show_cities_tours_and_weights() -> None:

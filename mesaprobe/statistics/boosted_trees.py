@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
 from mesaprobe.statistics.folds import instance_folds, splits
 
@@ -57,10 +58,12 @@ def fit_mean_trees(
     y: Float64[np.ndarray, "sample target"],
     groups: Shaped[np.ndarray, " sample"],
     seed: int,
+    trees: int | None = None,
 ) -> BoostedTrees:
     """Squared-error trees for each target; `groups` names the instance of a sample (at least 4 instances).
 
-    For residuals y - g(Z), also of labels 0 and 1. There are `PAST_BEST` times as many trees as predict best.
+    For residuals y - g(Z), also of labels 0 and 1. There are `PAST_BEST` times as many trees as predict best, or
+    `trees` of them, which saves the trial.
 
     >>> z = np.random.default_rng(0).integers(0, 2, size=(200, 1)).astype(float)
     >>> g = fit_mean_trees(z, 5 * z, np.arange(200), seed=0)
@@ -72,7 +75,7 @@ def fit_mean_trees(
         losses = [np.square(guess - truth).sum() for guess in model.staged_predict(rows)]
         return PAST_BEST * (1 + int(np.argmin(losses)))
 
-    return _fit(z, np.asarray(y, np.float64), groups, seed, HistGradientBoostingRegressor, tree_count)
+    return _fit(z, np.asarray(y, np.float64), groups, seed, HistGradientBoostingRegressor, tree_count, trees)
 
 
 def fit_log_odds_trees(
@@ -120,9 +123,12 @@ def cross_fit_means(
     groups: Shaped[np.ndarray, " sample"],
     fold: Int64[np.ndarray, " sample"],
     seed: int,
+    trees: int | None = None,
 ) -> Float64[np.ndarray, "sample target"]:
     """g(Z) by folds of instances; the residual of the targets is y - g(Z)."""
-    return cross_fit(lambda train, test: fit_mean_trees(z[train], y[train], groups[train], seed).predict(z[test]), fold)
+    return cross_fit(
+        lambda train, test: fit_mean_trees(z[train], y[train], groups[train], seed, trees).predict(z[test]), fold
+    )
 
 
 def cross_fit_log_odds(
@@ -182,6 +188,7 @@ def _fit(
     seed: int,
     estimator: type[Any],
     tree_count: Callable[[Any, np.ndarray, np.ndarray], int],
+    trees: int | None = None,
 ) -> BoostedTrees:
     used = np.isfinite(z).any(axis=0)
     if z.ndim != 2 or y.ndim != 2 or not len(z) == len(y) == len(groups) or not used.any():
@@ -192,10 +199,14 @@ def _fit(
     rows = z[:, used]
     trial = splits(instance_folds(groups, 4, np.random.default_rng(seed)))[0]
     models = []
-    for target in y.T:
-        model = estimator(max_iter=TRIAL_TREES, random_state=seed, **SETTINGS).fit(
-            rows[trial.train], target[trial.train]
-        )
-        count = tree_count(model, rows[trial.test], target[trial.test])
-        models.append(estimator(max_iter=count, random_state=seed, **SETTINGS).fit(rows, target))
+    # Sums over threads round as the threads come: one thread, so that the same seed gives the same trees.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        for target in y.T:
+            count = trees
+            if count is None:
+                model = estimator(max_iter=TRIAL_TREES, random_state=seed, **SETTINGS).fit(
+                    rows[trial.train], target[trial.train]
+                )
+                count = tree_count(model, rows[trial.test], target[trial.test])
+            models.append(estimator(max_iter=count, random_state=seed, **SETTINGS).fit(rows, target))
     return BoostedTrees(tuple(models), used, np.ones(y.shape[1]))

@@ -83,6 +83,7 @@ def residualised_predictions(
     groups: Shaped[np.ndarray, " sample"],
     fold: Int64[np.ndarray, " sample"],
     seed: int,
+    trees: int | None = None,
 ) -> Float64[np.ndarray, "sample cell"]:
     """Probes' predictions less what Z tells of them, by trees cross-fitted over `fold` (`instance_folds`).
 
@@ -94,7 +95,7 @@ def residualised_predictions(
     >>> bool(np.abs(left).max() < 0.01)
     True
     """
-    return predictions - cross_fit_means(z, predictions, groups, fold, seed)
+    return predictions - cross_fit_means(z, predictions, groups, fold, seed, trees)
 
 
 def signs_agree(direct: Estimates, residualised: Estimates) -> Bool[np.ndarray, "*cell"]:

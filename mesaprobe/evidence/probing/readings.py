@@ -1,0 +1,142 @@
+"""Ridge probes of many tasks at many sites: sites chosen on the probe set, predictions on the test set.
+
+The task's residuals r = y - g(Z) are what a probe learns. What it predicts on the test set is freed of Z as well
+(`statistics.residualised_predictions`) before anything is claimed from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+
+from mesaprobe.evidence.probing.questions import Task
+from mesaprobe.instruments.probes import ridge_sweep
+from mesaprobe.statistics import Losses, instance_folds, instance_losses, residualised_predictions
+
+PROBE_FOLDS = 3
+"""Folds of the probe set, by instance, that choose penalties and sites."""
+READOUT_FOLDS = 2
+"""Folds of the test set in which trees take Z off the predictions."""
+READOUT_TREES = 120
+"""How many trees do so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What a view shows on the probe and the test set: activations, or anything in their place."""
+
+    view: str
+    sites: tuple[str, ...]
+    probe: Float[np.ndarray, "site sample d"]
+    test: Float[np.ndarray, "site sample d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the probes of one task read at every site of a view."""
+
+    task: Task
+    view: str
+    sites: tuple[str, ...]
+    probe_information: Float64[np.ndarray, " site"]
+    """1 - loss / loss of g(Z) on the probe set, cross-fitted: what chooses the site."""
+    predictions: Float32[np.ndarray, "site row"]
+    """Of the test set's residuals."""
+
+    @property
+    def site(self) -> int:
+        return int(self.probe_information.argmax())
+
+    def direct(self) -> Losses:
+        """Losses of all sites on the test set, as the probes predict."""
+        r = self.task.test_residuals
+        return instance_losses(np.square(r), np.square(r - self.predictions), self.task.test.row_groups)
+
+    def plain(self) -> "Readout":
+        """The chosen site's predictions as they are."""
+        return self._readout(self.predictions[self.site].astype(np.float64))
+
+    def residualised(self, seed: int) -> "Readout":
+        """The chosen site's predictions less what Z tells of them."""
+        question = self.task.test
+        groups = question.row_groups
+        fold = instance_folds(groups, READOUT_FOLDS, np.random.default_rng([seed, 7]))
+        guesses = self.predictions[self.site].astype(np.float64)
+        if np.ptp(guesses) > 0:
+            guesses = residualised_predictions(guesses[:, None], question.z, groups, fold, seed, READOUT_TREES)[:, 0]
+        return self._readout(guesses)
+
+    def _readout(self, guesses: Float64[np.ndarray, " row"]) -> "Readout":
+        r = self.task.test_residuals
+        losses = instance_losses(np.square(r), np.square(r - guesses), self.task.test.row_groups)
+        return Readout(self, guesses, losses)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """One task at its chosen site: what was predicted, and with which losses."""
+
+    reading: Reading
+    guesses: Float64[np.ndarray, " row"]
+    losses: Losses
+
+    @property
+    def information(self) -> float:
+        return float(1 - self.losses.probe.sum() / self.losses.base.sum())
+
+    @property
+    def gains(self) -> Float64[np.ndarray, " instance"]:
+        """What each instance adds to the information."""
+        return (self.losses.base - self.losses.probe) / self.losses.base.sum()
+
+
+def narrowed(
+    probe: Float[np.ndarray, "site sample d"], test: Float[np.ndarray, "site sample d"], components: int
+) -> tuple[Float64[np.ndarray, "site sample k"], Float64[np.ndarray, "site sample k"]]:
+    """At most `components` columns a site: the principal components of the probe set, in both sets."""
+    if probe.shape[2] <= components:
+        return probe.astype(np.float64), test.astype(np.float64)
+    both = []
+    for first, second in zip(probe.astype(np.float64), test.astype(np.float64), strict=True):
+        mean = first.mean(axis=0)
+        vectors = torch.linalg.svd(torch.from_numpy(first - mean), full_matrices=False)[2][:components].T.numpy()
+        both.append(((first - mean) @ vectors, (second - mean) @ vectors))
+    return np.stack([pair[0] for pair in both]), np.stack([pair[1] for pair in both])
+
+
+def read(tokens: Tokens, tasks: Sequence[Task], seed: int) -> list[Reading]:
+    """Fit every task at every site of a view; all tasks ask about the samples of that view."""
+    groups = tasks[0].probe.groups
+    fold = instance_folds(groups, PROBE_FOLDS, np.random.default_rng([seed, 6]))
+    tables = [task.probe.table(task.probe_residuals) for task in tasks]
+    columns = np.concatenate(tables, axis=1)
+    live = np.ptp(columns, axis=0) > 0
+    sweep = ridge_sweep(tokens.probe, columns[:, live], fold, groups=groups)
+    assert sweep.predictions is not None
+    sides = [sweep.predictions, sweep.probes.predict(tokens.test)]
+    ends = np.cumsum([table.shape[1] for table in tables])
+    found = []
+    for task, start, stop in zip(tasks, [0, *ends[:-1]], ends, strict=True):
+        own, place = live[start:stop], np.cumsum(live)[start:stop] - 1
+        guesses = []
+        for side, question in zip(sides, (task.probe, task.test), strict=True):
+            laid = np.where(own, side[:, :, np.where(own, place, 0)], np.float32(0))
+            guesses.append(laid[:, question.asked])
+        r = task.probe_residuals
+        information = 1 - np.square(r - guesses[0]).sum(axis=1) / np.square(r).sum()
+        found.append(Reading(task, tokens.view, tokens.sites, information, guesses[1]))
+    return found
+
+
+def best_reading(readings: Sequence[Reading]) -> Reading:
+    """Among views, the one whose best site tells most on the probe set."""
+    return max(readings, key=lambda reading: float(reading.probe_information.max()))
+
+
+def as_samples(values: Float[Tensor, "site instance column d"] | np.ndarray) -> Float[np.ndarray, "site sample d"]:
+    """Instances and columns as one axis."""
+    sites, instances, columns, width = values.shape
+    return np.asarray(values).reshape(sites, instances * columns, width)
