@@ -65,6 +65,14 @@ def read_json(source: Path) -> Any:
         raise UserError(f"{source} is not valid JSON: line {error.lineno}, {error.msg}") from error
 
 
+def read_json_lines(source: Path) -> list[Any]:
+    """Read one JSON value a line; a missing or broken file ends in one sentence that names it."""
+    try:
+        return [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{source} cannot be read as one JSON value a line: {error}") from error
+
+
 def plain(value: Any) -> Any:
     """Dataclasses, tuples, paths and numpy scalars as the plain types that JSON knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

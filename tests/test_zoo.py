@@ -14,13 +14,14 @@ from mesaprobe.models.config import GPTConfig
 from mesaprobe.models.gpt import TourGPT
 from mesaprobe.problems import ProblemConfig, make_problem
 from mesaprobe.training.config import TrainConfig, first_difference, read_train_config
+from mesaprobe.training.courses import read_course
 from mesaprobe.zoo import store
 from mesaprobe.zoo.build import build, certify_members
 from mesaprobe.zoo.catalogue import select
 from mesaprobe.zoo.certificates import SHIFTED
 from mesaprobe.zoo.command import families_certified, list_rows
 from mesaprobe.zoo.compiled.nearest import nearest_neighbour_network
-from mesaprobe.zoo.members import DEVELOPMENT, FAMILIES, SEALED, ZOO, Compiled, Member, Trained
+from mesaprobe.zoo.members import DEVELOPMENT, FAMILIES, SEALED, ZOO, Compiled, Member, Taught, Trained
 from mesaprobe.zoo.overlap import Described, accuracy_alone, architecture_alone
 from mesaprobe.zoo.reference import optimal, rule
 
@@ -195,12 +196,15 @@ def test_shipped_members_are_the_certified_ones_and_their_recipes_are_in_the_cat
     assert shipped
     for folder in shipped:
         member = ZOO[folder.name]
-        assert isinstance(member.recipe, Trained)
+        assert isinstance(member.recipe, Trained | Taught)
         certificate = store.read_certificate(zoo, member)
         assert certificate is not None
         assert certificate.passed or member.role == "sanity", folder.name
         assert certificate.weights_hash == load(folder).weights_hash, folder.name
-        assert first_difference(read_train_config(folder / "config.json"), member.recipe.config) is None, folder.name
+        if isinstance(member.recipe, Taught):
+            assert read_course(folder / "config.json") == member.recipe.course, folder.name
+        else:
+            assert first_difference(read_train_config(folder / "config.json"), member.recipe.config) is None
     for folder in (zoo / "discarded").iterdir():
         certificate = store.read_certificate(zoo, ZOO[folder.name])
         assert certificate is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 from mesaprobe.configs import parse_config
 from mesaprobe.errors import UserError
-from mesaprobe.models.config import ArchitectureConfig, GPTConfig, LocalScorerConfig
+from mesaprobe.models.config import ArchitectureConfig, GPTConfig, LocalScorerConfig, TourRefinerConfig
 from mesaprobe.registry import Registry
 
 
@@ -40,6 +40,14 @@ ARCHITECTURES.add(
         "A scorer of single candidates by local features",
     ),
 )
+ARCHITECTURES.add(
+    "tour_refiner",
+    Architecture(
+        TourRefinerConfig,
+        "mesaprobe.models.tour_refiner:TourRefiner",
+        "A looped network that refines a whole tour",
+    ),
+)
 
 
 def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
@@ -52,7 +60,7 @@ def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
     >>> parse_architecture({"architecture": "crystal_ball"}, "example")
     Traceback (most recent call last):
     ...
-    mesaprobe.errors.UserError: example: unknown architecture 'crystal_ball'; known: gpt, local_scorer
+    mesaprobe.errors.UserError: example: unknown architecture 'crystal_ball'; known: gpt, local_scorer, tour_refiner
     """
     name = data.get("architecture", "gpt") if isinstance(data, Mapping) else "gpt"
     if not isinstance(name, str) or name not in ARCHITECTURES:

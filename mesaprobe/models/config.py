@@ -118,6 +118,34 @@ class LocalScorerConfig(ArchitectureConfig):
         return blocks, 2 * n * n * per_candidate
 
 
+@dataclass(frozen=True)
+class TourRefinerConfig(ArchitectureConfig):
+    """Shape of a `TourRefiner`: its stream is a tour, n slots of n cities side by side, d_model = n * n."""
+
+    n_layers: int = 8
+    """Loops of the shared block."""
+    d_mlp: int = 32
+    """Hidden units that price one candidate tour."""
+    moves: Literal["two_opt", "or_opt"] = "two_opt"
+    """Which tours one loop may lead to: reversals of a path, or paths of up to 3 cities moved elsewhere."""
+    architecture: Literal["tour_refiner"] = "tour_refiner"
+    """The network that these settings shape."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "n_layers", "d_mlp")
+
+    def in_words(self, n: int) -> str:
+        return (
+            f"{self.n_layers} loops of one block, d_model {n} * {n} (a tour), {self.moves} moves, each candidate tour "
+            f"priced by {self.d_mlp} hidden units"
+        )
+
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:  # noqa: ARG002
+        candidates = (n - 1) * (n - 2) // 2 + 1 if self.moves == "two_opt" else 2 * n * n
+        weights = (2 * n + candidates + self.n_layers) * self.d_mlp + n * n * n
+        return weights, n * self.n_layers * candidates * (n + 4 * self.d_mlp)
+
+
 def _check_counts(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from mesaprobe.models.networks import build_network, network_subject
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import make_problem
 from mesaprobe.training.card import write_card
-from mesaprobe.training.config import TrainConfig, first_difference, read_train_config, resolved
+from mesaprobe.training.config import OptimiserConfig, TrainConfig, first_difference, read_train_config, resolved
 from mesaprobe.training.evaluation import Metrics, evaluate, evaluation_kinds
 from mesaprobe.training.memory import check_memory
 from mesaprobe.training.stream import LabelledBatch, make_batch, stream
@@ -47,7 +47,7 @@ class Progress:
 
 
 @dataclass
-class _State:
+class TrainingState:
     """What a checkpoint holds."""
 
     model: HookedRootModule
@@ -84,12 +84,12 @@ def train(
     torch.set_num_threads(config.threads)
     state = _fresh_state(config, device)
     if (folder / CHECKPOINT_FILE).exists():
-        _restore(state, folder / CHECKPOINT_FILE)
+        restore_checkpoint(state, folder / CHECKPOINT_FILE)
     _run(state, config, folder, device, show or (lambda _: None))
     return _finish(state, config, folder)
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: "Schedule", step: int) -> float:
     """Linear warm-up to the peak, then half a cosine down to `final_share` of it."""
     optimiser = config.optimiser
     warmup = min(optimiser.warmup_steps, config.steps // 10)
@@ -107,7 +107,16 @@ def next_city_loss(
     return -(targets * F.log_softmax(logits, dim=-1)).sum(-1).mean()
 
 
-def make_optimiser(model: HookedRootModule, config: TrainConfig) -> torch.optim.AdamW:
+class Schedule(Protocol):
+    """What the learning rate and the optimiser depend on, of any kind of run."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def optimiser(self) -> OptimiserConfig: ...
+
+
+def make_optimiser(model: torch.nn.Module, config: Schedule) -> torch.optim.AdamW:
     """AdamW that decays the matrices of linear layers and nothing else."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear)}
     groups = [
@@ -137,7 +146,7 @@ def optimisation_step(
 
 
 def _run(
-    state: _State, config: TrainConfig, folder: Path, device: torch.device, show: Callable[[Progress], None]
+    state: TrainingState, config: TrainConfig, folder: Path, device: torch.device, show: Callable[[Progress], None]
 ) -> None:
     started, first, shown = time.monotonic() - state.seconds, state.step, 0.0
     begun = time.monotonic()
@@ -164,7 +173,7 @@ def _run(
                 state.model.train()
                 state.seconds = time.monotonic() - started
                 state.history.append(_history_row(state, config, loss, rate, acceptance / since, metrics))
-                _save(state, folder)
+                save_checkpoint(state, folder)
                 show(Progress(state.step, config.steps, loss, speed, left, metrics))
                 losses.zero_()
                 acceptance = 0.0
@@ -180,7 +189,7 @@ def _quick_count(config: TrainConfig) -> int:
 
 
 def _history_row(
-    state: _State, config: TrainConfig, loss: float, rate: float, acceptance: float, metrics: Metrics
+    state: TrainingState, config: TrainConfig, loss: float, rate: float, acceptance: float, metrics: Metrics
 ) -> dict[str, Any]:
     return {
         "step": state.step,
@@ -196,7 +205,7 @@ def _history_row(
     }
 
 
-def _finish(state: _State, config: TrainConfig, folder: Path) -> dict[str, Metrics]:
+def _finish(state: TrainingState, config: TrainConfig, folder: Path) -> dict[str, Metrics]:
     """Write all that stays, metrics last, so that their presence means: complete; then drop the checkpoint."""
     write_json_lines(folder / HISTORY_FILE, state.history)  # a run killed right after its last checkpoint lacks a row
     save_tensors(folder / WEIGHTS_FILE, state.model.state_dict())
@@ -212,13 +221,13 @@ def _subject(model: HookedRootModule, config: TrainConfig, folder: Path) -> Subj
     return network_subject(model, make_problem(config.problem), folder.name)
 
 
-def _fresh_state(config: TrainConfig, device: torch.device) -> _State:
+def _fresh_state(config: TrainConfig, device: torch.device) -> TrainingState:
     model = build_network(config.model, make_problem(config.problem), seed=config.seed).to(device)
     model.train()
-    return _State(model, make_optimiser(model, config))
+    return TrainingState(model, make_optimiser(model, config))
 
 
-def _save(state: _State, folder: Path) -> None:
+def save_checkpoint(state: TrainingState, folder: Path) -> None:
     """One file with everything, then the readable history."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     for name, parameter in state.model.named_parameters():
@@ -234,7 +243,8 @@ def _save(state: _State, folder: Path) -> None:
     write_json_lines(folder / HISTORY_FILE, state.history)
 
 
-def _restore(state: _State, source: Path) -> None:
+def restore_checkpoint(state: TrainingState, source: Path) -> None:
+    """Go on from a file that `save_checkpoint` wrote."""
     tensors, metadata = load_tensors(source)
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     load_weights(state.model, weights, source)

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesaprobe.errors import UserError
-from mesaprobe.files import make_folder, read_json, remove_partial_files, write_json
+from mesaprobe.files import make_folder, read_json, read_json_lines, remove_partial_files, write_json
 from mesaprobe.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load, save_tensors
 from mesaprobe.problems import Instances
+from mesaprobe.training.courses import Course
 from mesaprobe.training.evaluation import evaluate, evaluation_kinds
-from mesaprobe.training.loop import METRICS_FILE, train
+from mesaprobe.training.loop import HISTORY_FILE, METRICS_FILE, train
 from mesaprobe.training.stream import evaluation_instances
+from mesaprobe.training.teaching import teach
 from mesaprobe.zoo import store
 from mesaprobe.zoo.certificates import INSTANCES, Certificate, certify, certify_structure, describe
-from mesaprobe.zoo.members import ZOO, Compiled, Member, Trained
+from mesaprobe.zoo.members import ZOO, Compiled, Member, Taught, Trained
+from mesaprobe.zoo.searcher_certificates import certify_searcher
 from mesaprobe.zoo.store import HASHES_FILE
+from mesaprobe.zoo.taught import write_taught
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def _build_one(zoo: Path, member: Member) -> Outcome:
     if not store.is_built(zoo, member):
         if isinstance(member.recipe, Compiled):
             _write_compiled(zoo, member, member.recipe)
+        elif isinstance(member.recipe, Taught):
+            _teach(zoo, member, member.recipe.course)
         else:
             _train(zoo, member, member.recipe)
         text = "built"
@@ -123,6 +129,16 @@ def _train(zoo: Path, member: Member, recipe: Trained) -> None:
     folder.rename(store.member_folder(zoo, member))
 
 
+def _teach(zoo: Path, member: Member, course: Course) -> None:
+    """As `_train`, for a course: where the weights start is named relative to the working folder."""
+    folder = make_folder(store.member_folder(zoo, member).parent) / f".{member.name}.unfinished"
+    teach(course, folder)
+    store.round_to_float16(folder)
+    seconds = read_json_lines(folder / HISTORY_FILE)[-1]["seconds"]
+    write_taught(folder, member, course, load(folder), seconds)
+    folder.rename(store.member_folder(zoo, member))
+
+
 def _certify_one(zoo: Path, member: Member) -> Outcome:
     subject, known = store.load_member(zoo, member), store.read_certificate(zoo, member)
     if known is not None and known.weights_hash == subject.weights_hash:
@@ -132,7 +148,9 @@ def _certify_one(zoo: Path, member: Member) -> Outcome:
 
 def _certify_again(zoo: Path, member: Member) -> Outcome:
     subject = store.load_member(zoo, member)
-    if member.structure is not None:
+    if member.states is not None and member.reference is not None:
+        certificate = certify_searcher(subject, member.reference, member.states)
+    elif member.structure is not None:
         certificate = certify_structure(subject, member.structure)
     elif member.reference is not None:
         certificate = certify(subject, member.reference, "construction" if member.compiled else "imitation")

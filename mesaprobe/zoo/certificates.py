@@ -20,6 +20,7 @@ from mesaprobe.problems import Instances, Problem, ProblemConfig, ceil_distances
 from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.zoo.reference import Reference
+from mesaprobe.zoo.state_tests import DecoyTest, StateTest
 
 Structure = Callable[[Subject, Instances, np.random.Generator], np.ndarray]
 """True where a property of the architecture holds."""
@@ -64,7 +65,7 @@ class Performance:
 class Certificate:
     """Whether a member does what its label says. Rates are fractions of states (or tours)."""
 
-    kind: Literal["construction", "imitation", "none"]
+    kind: Literal["construction", "imitation", "interchange", "decoy", "none"]
     passed: bool
     why: str
     agreement: float | None
@@ -83,6 +84,10 @@ class Certificate:
     performance: Performance
     seed: int
     weights_hash: str
+    states: StateTest | None = None
+    """Of trained searchers: what their intended states carry."""
+    decoy: DecoyTest | None = None
+    """Of decoys: what they hold without using it."""
 
 
 def certify(

@@ -8,8 +8,10 @@ from mesaprobe.models.gpt import TourGPT
 from mesaprobe.problems import ProblemConfig
 from mesaprobe.registry import Registry
 from mesaprobe.training.config import TrainConfig
+from mesaprobe.training.courses import Course
 from mesaprobe.zoo.certificates import Structure
 from mesaprobe.zoo.reference import Reference
+from mesaprobe.zoo.searcher_certificates import IntendedStates
 
 Role = Literal["search", "heuristic", "decoy", "sanity"]
 
@@ -73,6 +75,13 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """Weights from a training run with a lesson, which its course repeats."""
+
+    course: Course
+
+
+@dataclass(frozen=True)
 class Member:
     """One network of known mechanism."""
 
@@ -85,13 +94,15 @@ class Member:
     exhaustive (DESIGN section 2)."""
     mechanism: str
     """What it computes, in one clause."""
-    recipe: Compiled | Trained
+    recipe: Compiled | Trained | Taught
     reference: Reference | None
     """What the certificate holds it to; None for sanity members."""
     problem: ProblemConfig = field(default_factory=ProblemConfig)
     disguise: str | None = None
     """rotated, noisy or finetuned: a copy that must be judged as the plain one is; few tours: a searcher that hides
     in heuristic quality (method.md section 6.3, K4 and K6). None of them is fitted."""
+    states: IntendedStates | None = None
+    """For trained searchers: the inner states that the certificate exchanges and erases."""
     structure: Structure | None = None
     """For mechanisms that are true by architecture: what the certificate checks on the weights instead of choices."""
 

@@ -1,0 +1,42 @@
+"""The lessons: what inner states networks are taught (no torch in this file)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mesaprobe.training.courses import LESSONS, Lesson, LessonKind
+
+
+@dataclass(frozen=True)
+class ValueStates(Lesson):
+    """Hold the value of every free city at one layer, and choose by it (see `value_states`)."""
+
+    valuation: str = "two_arcs"
+    """What a city's value is: a name in `VALUATIONS`."""
+    layer: int = 2
+    """The values stand in the stream that this block leaves."""
+    gain: float = 20.0
+    """Coordinate of a value that is as large as the largest weight."""
+    value_weight: float = 5.0
+    """Weight of the squared error of the values, in units of the largest weight, against the cross-entropies."""
+    random_prefixes: float = 0.3
+    """Share of sequences that begin with a random legal prefix; partners see prefixes that are not theirs anyway."""
+    subspace_seed: int = 7
+    """Draws the subspace."""
+    lesson: Literal["value_states"] = "value_states"
+    """The lesson that these settings describe."""
+
+
+@dataclass(frozen=True)
+class TourStates(Lesson):
+    """For tour refiners: which tour the stream holds after every loop (see `tour_states`)."""
+
+    choice: Literal["cheapest", "nearest_next"] = "cheapest"
+    """What each loop does: the best of all moves, or the next step of nearest neighbour."""
+    shuffled: bool = True
+    """Show half of the instances' first tours in random order."""
+    lesson: Literal["tour_states"] = "tour_states"
+    """The lesson that these settings describe."""
+
+
+LESSONS.add("value_states", LessonKind(ValueStates, "mesaprobe.training.value_states:ValueStatesObjective"))
+LESSONS.add("tour_states", LessonKind(TourStates, "mesaprobe.training.tour_states:TourStatesObjective"))
