@@ -137,10 +137,11 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
-    def press(self, key: str, code: int) -> None:
-        """Press a key that has a name (ArrowDown, Tab ...) and a Windows key code."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press a key that has a name (ArrowDown, Enter ...) and a Windows key code; `text` is what it types."""
+        for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+            more = {"text": text} if kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
 
     def screenshot(self, target: Path, *, whole: bool = True, top: float = 0, height: float | None = None) -> None:
         """A PNG of the whole page, or of `height` pixels from `top` on."""
