@@ -10,7 +10,7 @@ from mesaprobe.zoo.records import LineFigure, Record
 
 COMPONENTS: dict[str, tuple[str, ...]] = {
     "E1": ("E1",),
-    "E2": ("E2",),
+    "E2": ("E2", "E2b"),
     "E3": ("E3",),
     "E4": ("E4",),
     "E5": ("E5",),
@@ -20,9 +20,11 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "E9": ("E9",),
     "E10": ("E10a", "E10b", "E10c"),
 }
-"""The lines behind each component (method.md section 7.1). E7 is the larger of interchange on values (E7) and units
-that stand for whole tours (E7c), since either shows that plans are weighed and enumerators have only the second
-(amendments 1 and 5); E10 is the mean of the parts that exist."""
+"""The lines behind each component (method.md section 7.1). E2 is the larger of look-ahead by exact values and by the
+network's own completions (searchers that are bad at the task have only the second); E7 the larger of interchange on
+values and of units that stand for whole tours, since enumerators have only the second (amendments 1 and 5); E10 is the
+mean of the parts that exist."""
+LARGER = ("E2", "E7")
 
 BEHAVIOUR = ("E1", "E2", "E3", "E4")
 PROBES = ("E5", "E6")
@@ -42,7 +44,7 @@ def component_value(lines: Lines, component: str) -> float:
     found = [value for value in values if value is not None]
     if not found:
         return float("nan")
-    return float(max(found) if component == "E7" else np.mean(found))
+    return float(max(found) if component in LARGER else np.mean(found))
 
 
 def component_p(lines: Lines, component: str) -> float | None:
