@@ -202,8 +202,9 @@ def test_missing_figure_leaves_one_sentence(tmp_path: Path, page: Page, stem: st
     left = {name: arrays for name, arrays in stored_figures().items() if name != stem}
     without = rendered(tmp_path / "a", figures=left)
     told = [text for _, text in without.all("code") if text.startswith("figures/")]
-    drawn = [section.id for section in SECTIONS if section.figures and section.figures.stem == stem]
-    assert told == [f"figures/{stem}.npz"] * len(drawn)
+    wanted = [section.figures for section in SECTIONS if section.figures and section.figures.stem == stem]
+    measured = [figures for figures in wanted if figures.line in (None, "E6")]  # others say that they were not
+    assert told == [f"figures/{stem}.npz"] * len(measured)
     assert len(without.all("figure")) + len(without.all("svg")) < len(page.all("figure")) + len(page.all("svg"))
 
 
@@ -211,7 +212,10 @@ def test_page_without_figures_still_holds_verdict_and_numbers(tmp_path: Path) ->
     report = stored_report()
     report["lines"][0] |= {"status": "na", "reason": "no hook points", "value": None, "ci": None, "p": None, "null": {}}
     bare = rendered(tmp_path / "a", report=report, figures={})
-    assert bare.words.count("Not drawn") == sum(section.figures is not None for section in SECTIONS)
+    wanted = [section.figures for section in SECTIONS if section.figures]
+    assert bare.words.count("Not drawn") == sum(figures.line in (None, "E6") for figures in wanted)
+    absent = {figures.line for figures in wanted} - {None, "E6"}
+    assert all(f"Line {line} was not measured in this analysis." in bare.words for line in absent)
     assert ": no hook points." in bare.words
     assert "INCONCLUSIVE" in bare.words
     assert "0.73%" in bare.words

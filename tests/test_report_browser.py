@@ -53,6 +53,7 @@ def test_page_is_whole_at_every_size_and_scheme(
     assert browser.value("[...document.querySelectorAll('svg.strip')].every(s => s.getBoundingClientRect().width > 0)")
     wide = browser.value("document.documentElement.scrollWidth")
     assert wide <= size[0], "the page itself never scrolls sideways"
+    assert browser.value("document.querySelector('nav details').open") is (size == WIDE)
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
 

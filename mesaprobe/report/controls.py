@@ -58,6 +58,9 @@ SCRIPT = """
     }
   });
 
+  // On a phone the contents would push the verdict out of sight; they open on a touch.
+  for (const contents of document.querySelectorAll("nav details")) contents.open = window.innerWidth >= 1120;
+
   // A printed page is narrower than the window.
   const fit = () => document.querySelectorAll(".plot").forEach(plot => Plotly.Plots.resize(plot));
   window.addEventListener("beforeprint", fit);

@@ -87,7 +87,8 @@ def _contents() -> Html:
         ("downloads", _DOWNLOADS),
     ]
     items = (element("li", element("a", title, href=f"#{id_}")) for id_, title in entries)
-    return element("nav", element("ol", *items), aria_label="Contents")
+    listed = element("details", element("summary", "Contents"), element("ol", *items), open=True)
+    return element("nav", listed, aria_label="Contents")
 
 
 def _verdict(report: dict[str, Any], figures: Stored) -> Html:
@@ -113,7 +114,7 @@ def _sections(report: dict[str, Any], figures: Stored) -> list[Html]:
                 class_="lead",
             ),
             section.numbers(report) if section.numbers else "",
-            _figures(section, section.figures, report, figures) if section.figures else "",
+            _figures(section, section.figures, report, figures) if section.figures else Html(),
             id=section.id,
         )
         for section in SECTIONS
@@ -122,6 +123,13 @@ def _sections(report: dict[str, Any], figures: Stored) -> list[Html]:
 
 def _figures(section: Section, wanted: Figures, report: dict[str, Any], figures: Stored) -> Html:
     arrays = figures.get(wanted.stem)
+    if (
+        arrays is None
+        and section.numbers
+        and wanted.line
+        and wanted.line not in {line["id"] for line in report["lines"]}
+    ):
+        return Html()  # that the line was not measured stands there already
     if arrays is None:
         file = element("code", f"figures/{wanted.stem}.npz")
         reasons = [line["reason"] for line in report["lines"] if line["id"] == wanted.line and line["reason"]]
