@@ -216,6 +216,6 @@ def test_what_cannot_be_solved_is_refused() -> None:
     for n in (1, MAX_CITIES + 1):
         with pytest.raises(UserError, match=f"takes 2 to 20 cities, got {n}"):
             held_karp(np.zeros((1, n, n), dtype=np.int32))
-    with pytest.raises(ValueError, match=r"must have shape \(batch, n, n\), got \(4, 4\)"):
+    with pytest.raises(UserError, match=r"must have shape \(batch, n, n\) with n >= 2, got \(4, 4\)"):
         held_karp(np.zeros((4, 4), dtype=np.int32))
     assert held_karp(np.zeros((0, 5, 5), dtype=np.int32)).tours.shape == (0, 5)

@@ -21,7 +21,11 @@ from mesaprobe.problems import (
 )
 from mesaprobe.solvers import constructive
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1, Algorithm
+from mesaprobe.solvers.beam import beam_tours
+from mesaprobe.solvers.exact.branch_and_bound import branch_and_bound
 from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.exact.reduced_cost_search import reduced_cost_search
+from mesaprobe.solvers.fixed_horizon import horizon_tours
 from mesaprobe.solvers.random_streams import instance_seeds, next_word
 from mesaprobe.training.teachers import TEACHERS, random_prefixes_for
 from mesaprobe.training.tie_breaks import with_ties_broken
@@ -499,11 +503,48 @@ def test_wrong_requests_end_in_one_sentence() -> None:
                 completions(weights + weights.transpose(0, 2, 1), np.array([prefix]), np.array([length]))
     with pytest.raises(UserError, match=r"need prefixes of shape \(1, 4\) and 1 lengths"):
         constructive.greedy_edge_completions(weights, np.zeros((1, 3), dtype=np.int64), np.array([1]))
-    for wrong, sentence in (
-        (weights[0], "shape"),
-        (weights - 1, "must lie in"),
-        (weights.astype(float), "whole numbers"),
-    ):
-        for name in ("nearest_neighbour", "greedy_edge", "cheapest_insertion", "savings", "two_opt", "routing"):
-            with pytest.raises(UserError, match=sentence):
-                ALGORITHMS[name](wrong)
+
+
+GOOD = matrices(5, 9, True, np.random.default_rng(16), 2)
+BAD_WEIGHTS = {
+    "one matrix": (GOOD[0], "shape"),
+    "oblong": (GOOD[:, :4], "shape"),
+    "one city": (GOOD[:, :1, :1], "n >= 2|2 to 20 cities"),
+    "negative": (GOOD - 1, "must lie in"),
+    "overflow": ((GOOD + 1).astype(np.int64) << 31, "must lie in"),
+    "nan": (np.full((2, 5, 5), np.nan), "whole numbers"),
+    "fractions": (GOOD / 2, "whole numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_no_algorithm_takes_what_are_no_weights(case: str) -> None:
+    wrong, sentence = BAD_WEIGHTS[case]
+    points = np.zeros((len(wrong), wrong.shape[-1], 2))
+    for name in LIBRARY:
+        with pytest.raises(UserError, match=sentence):
+            ALGORITHMS[name](wrong, points)
+    for function in (held_karp, branch_and_bound, reduced_cost_search, beam_4, horizon_2):
+        with pytest.raises(UserError, match=sentence):
+            function(wrong)
+
+
+def beam_4(weights: np.ndarray) -> np.ndarray:
+    return beam_tours(weights, 4, "mst")
+
+
+def horizon_2(weights: np.ndarray) -> np.ndarray:
+    return horizon_tours(weights, 2)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_two_or_three_cities_are_solved_by_every_algorithm_that_finishes_all_tours(n: int) -> None:
+    """Undirected, there is one tour only; whatever is exact finds the better direction of the others."""
+    for symmetric in (True, False):
+        weights = matrices(n, 50, symmetric, np.random.default_rng(n), 20)
+        optimum = held_karp(weights).costs
+        for algorithm in applicable(weights):
+            costs = tour_costs(weights, algorithm(weights, np.random.default_rng(0).random((20, n, 2)), seed=0))
+            assert (costs >= optimum).all()
+            if symmetric or n == 2 or algorithm.exact:
+                assert (costs == optimum).all(), algorithm.name

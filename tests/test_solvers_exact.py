@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_weights import KINDS as HOSTILE_KINDS
+from hostile_weights import draw_batch
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems.tsplib import read_instance_file, read_tsplib, write_tsplib
@@ -17,8 +19,8 @@ from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.bounds.potentials import reduce_weights
 from mesaprobe.solvers.exact.cp_sat import solve_cp_sat
 from mesaprobe.solvers.exact.held_karp import held_karp
-from mesaprobe.solvers.exact.highs import MAX_TOTAL, solve_highs
-from mesaprobe.solvers.methods import EXACT_CITIES, METHODS, solve
+from mesaprobe.solvers.exact.highs import MAX_TOTAL, fits_highs, solve_highs
+from mesaprobe.solvers.methods import EXACT_ALGORITHM_CITIES, EXACT_CITIES, METHODS, solve
 from mesaprobe.solvers.solution import Solution, tour_cost
 from mesaprobe.solvers.tables import solved_instances, tour_row
 
@@ -178,6 +180,22 @@ def test_heuristics_make_no_claim_and_never_beat_the_optimum() -> None:
             assert solution.cost >= optimum
 
 
+@pytest.mark.parametrize("method", [*EXACT, "nearest_neighbour", "sweep"])
+def test_no_method_takes_what_are_no_weights(method: str) -> None:
+    good = draw("symmetric", 5, np.random.default_rng(8))
+    for wrong, sentence in (
+        (good[:4], r"shape \(n, n\)"),
+        (good[None], r"shape \(n, n\)"),
+        (good[:0, :0], r"shape \(n, n\)"),
+        (good - 1, "whole numbers from 0 to 2147483647, got int32 from -1"),
+        (good.astype(np.int64) << 31, "whole numbers from 0"),
+        (good / 2, "whole numbers from 0"),
+        (np.full((5, 5), np.nan), "got float64 from nan"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            solve(wrong, method, coordinates=np.zeros((5, 2)))
+
+
 def test_unusable_requests_end_in_one_sentence() -> None:
     weights = draw("symmetric", 16, np.random.default_rng(9))
     large = draw("symmetric", EXACT_CITIES + 1, np.random.default_rng(9))
@@ -256,8 +274,25 @@ TSPLIB = os.environ.get("MESAPROBE_TSPLIB", "")
 
 @pytest.mark.skipif(not TSPLIB, reason="MESAPROBE_TSPLIB names no folder with *.tsp and optima.json")
 def test_published_optima_are_proven() -> None:
+    """By every exact method within its size; CP-SAT takes minutes beyond 30 cities."""
     optima = json.loads((Path(TSPLIB) / "optima.json").read_text())
     assert optima
+    largest = {**EXACT_ALGORITHM_CITIES, "cp_sat": 30}
     for name, optimum in optima.items():
-        solution = solve(read_tsplib(Path(TSPLIB) / f"{name}.tsp").weights, time_limit=120)
-        assert (name, solution.cost, solution.optimal) == (name, optimum, True)
+        weights = read_tsplib(Path(TSPLIB) / f"{name}.tsp").weights
+        for method in exact_methods(weights):
+            if len(weights) <= largest.get(method, len(weights)):
+                solution = solve(weights, method, time_limit=120)
+                assert (name, method, solution.cost, solution.optimal) == (name, method, optimum, True)
+
+
+@pytest.mark.parametrize("kind", HOSTILE_KINDS)
+def test_every_exact_method_agrees_on_hostile_weights(kind: str) -> None:
+    for weights in draw_batch(kind, 9, 2, seed=1):
+        methods = [name for name in exact_methods(weights) if name != "highs" or fits_highs(weights)]
+        found = {name: solve(weights, name) for name in methods}
+        assert {(solution.cost, solution.optimal) for solution in found.values()} == {
+            (int(held_karp(weights[None]).costs[0]), True)
+        }
+        for solution in found.values():
+            check_legal(weights, solution)

@@ -29,6 +29,7 @@ from mesaprobe.solvers.improvement.local_search import NEIGHBOURHOODS, Neighbour
 from mesaprobe.solvers.improvement.routing import routing
 from mesaprobe.solvers.lookahead import lookahead_completions, lookahead_tours
 from mesaprobe.solvers.random_streams import instance_seeds
+from mesaprobe.solvers.weights import checked_weights
 
 Completions: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(weights [batch, n, n], prefixes [batch, n], lengths [batch]) -> tours [batch, n] that keep the prefixes."""
@@ -65,10 +66,12 @@ class Algorithm:
     ) -> Int64[np.ndarray, "batch n"]:
         """Tours from city 0. The tour of an instance depends on it and the seed, not on the rest of the batch.
 
+        Raises UserError for weights that are no batch of square matrices of whole numbers >= 0 with n >= 2.
+
         >>> ALGORITHMS["savings"](np.array([[[0, 5, 1], [5, 0, 2], [1, 2, 0]]], dtype=np.int32))
         array([[0, 1, 2]])
         """
-        arguments = [weights]
+        arguments = [weights := checked_weights(weights)]
         if self.planar:
             if coordinates is None:
                 raise UserError(f"{self.name} needs the coordinates of the cities, which these instances do not have")

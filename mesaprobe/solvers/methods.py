@@ -49,17 +49,19 @@ def solve(
     """Solve one instance of n >= 1 cities by a named method (see `METHODS`).
 
     `time_limit` is in seconds; when it ends CP-SAT or HiGHS, the best tour comes back with `optimal=None`;
-    with it `routing` goes on until it is over; the other methods take no notice of it. Raises UserError for an
-    unknown method, a time limit that is not positive, an instance too large for the method, or one without
-    what the method needs (coordinates, symmetry).
+    with it `routing` goes on until it is over; the other methods take no notice of it. Raises UserError for weights
+    that are no square matrix of whole numbers >= 0, an unknown method, a time limit that is not positive, an instance
+    too large for the method, or one without what the method needs (coordinates, symmetry).
 
     >>> solve(np.array([[0, 1, 9], [9, 0, 2], [3, 9, 0]], dtype=np.int32)).cost
     6
     """
+    weights = np.asarray(weights)
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or len(weights) == 0:
-        raise ValueError(f"weights must have shape (n, n) with n >= 1, got {weights.shape}")
+        raise UserError(f"weights must have shape (n, n) with n >= 1, got {weights.shape}")
     if weights.dtype.kind not in "iu" or weights.min() < 0 or weights.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"weights must be int32 and not negative, got {weights.dtype} from {weights.min()}")
+        extremes = f"{weights.dtype} from {weights.min()} to {weights.max()}"
+        raise UserError(f"weights must be whole numbers from 0 to {np.iinfo(np.int32).max}, got {extremes}")
     if time_limit is not None and not time_limit > 0:
         raise UserError(f"the time limit must be a positive number of seconds, got {time_limit}")
     chosen = METHODS[method]

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from mesaprobe.errors import UserError
+from mesaprobe.solvers.weights import checked_weights
 
 MAX_CITIES = 20
 """Largest n: the table of one instance takes 4 * 24 * 2^(n-1) bytes, 50 MB at n = 20."""
@@ -53,10 +54,11 @@ def held_karp(weights: Int32[np.ndarray, "batch n n"]) -> OptimalTours:
     >>> held_karp(w)
     OptimalTours(tours=array([[0, 1, 2, 3]]), costs=array([4]))
     """
-    batch, n = _check(weights)
+    weights = _checked(weights)
+    batch, n = weights.shape[:2]
     tours = np.zeros((batch, n), dtype=np.int64)
     costs = np.empty(batch, dtype=np.int64)
-    _solve_batch(_contiguous(weights), tours, costs, *_workspace(weights))
+    _solve_batch(weights, tours, costs, *_workspace(weights))
     return OptimalTours(tours, costs)
 
 
@@ -72,11 +74,12 @@ def optimal_rollouts(
     probability. Every decision on the way is labelled, those inside the given prefix too.
     `lengths` >= 1; prefixes start at city 0.
     """
-    batch, n = _check(weights)
+    weights = _checked(weights)
+    batch, n = weights.shape[:2]
     tours = np.ascontiguousarray(prefixes, dtype=np.int64).copy()
     values = np.full((batch, n - 1, n), np.inf)
     lengths = np.ascontiguousarray(lengths, dtype=np.int64)
-    _roll_batch(_contiguous(weights), tours, lengths, uniforms, values, *_workspace(weights))
+    _roll_batch(weights, tours, lengths, uniforms, values, *_workspace(weights))
     return Rollouts(tours, values)
 
 
@@ -94,24 +97,20 @@ def action_values(
     return optimal_rollouts(weights, tours, lengths, np.zeros(tours.shape)).action_values
 
 
-def _check(weights: np.ndarray) -> tuple[int, int]:
-    if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
-        raise ValueError(f"weights must have shape (batch, n, n), got {weights.shape}")
-    batch, n, _ = weights.shape
-    if not 2 <= n <= MAX_CITIES:
-        raise UserError(f"dynamic programming takes 2 to {MAX_CITIES} cities, got {n}")
-    return batch, n
-
-
-def _contiguous(weights: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(weights, dtype=np.int32)
+def _checked(weights: np.ndarray) -> np.ndarray:
+    """The weights as contiguous int32; UserError if they are no batch of square matrices of whole numbers >= 0, or have
+    too few or too many cities."""
+    shape = np.shape(weights)
+    if len(shape) == 3 and shape[1] == shape[2] and not 2 <= shape[1] <= MAX_CITIES:
+        raise UserError(f"dynamic programming takes 2 to {MAX_CITIES} cities, got {shape[1]}")
+    return checked_weights(weights)
 
 
 def _workspace(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """The table and the transposed weights of one instance, reused for the whole batch."""
     n = weights.shape[1]
     width = next(width for width in _WIDTHS if width >= n - 1)
-    largest = int(np.abs(weights).max(initial=0))
+    largest = int(weights.max(initial=0))
     kind = np.float32 if n * largest < 2**24 else np.float64
     return np.zeros((width << (n - 1),), dtype=kind), np.zeros(width * width, dtype=kind), width
 
