@@ -9,7 +9,7 @@ from small_networks import network
 from mesaprobe.analysis.behaviour import measure_behaviour
 from mesaprobe.analysis.flip_pair import find_flip_pair
 from mesaprobe.analysis.layout import instance_layouts
-from mesaprobe.analysis.pictures import attention_picture, instance_pictures, patching_picture
+from mesaprobe.analysis.pictures import SHOWN, attention_picture, instance_pictures, patching_picture
 from mesaprobe.evidence import draw_set
 from mesaprobe.models import ModuleSubject
 from mesaprobe.problems import ProblemConfig, make_problem
@@ -111,7 +111,7 @@ def test_pictures_hold_what_the_report_draws() -> None:
     behaviour = measure_behaviour(subject, instances, 0)
     drawn = instance_pictures(instances, behaviour, 0)
     m, k = drawn["costs"].shape
-    assert (m, k) == (len(drawn["methods"]), 8)
+    assert (m, k) == (len(drawn["methods"]), SHOWN)
     assert drawn["tours"].shape == (m, k, 6)
     for row in range(k):
         for tour, cost in zip(drawn["tours"][:, row], drawn["costs"][:, row], strict=True):

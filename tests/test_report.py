@@ -155,7 +155,7 @@ def test_numbers_of_the_report_stand_in_the_page(page: Page) -> None:
     cells = [text for tag in ("td", "th") for _, text in page.all(tag)]
     for words in ("22.3%", "0.0421", "0.0312 to 0.0533", "0.004", "1 min 4 s", "102.1%"):
         assert words in cells
-    assert "random twin 0: 0.0117" in [text for _, text in page.all("li")]
+    assert "random twin: 0.0117" in [text for _, text in page.all("li")]
 
 
 def test_every_trace_that_has_a_key_is_shown_as_its_inputs_say_at_first(page: Page) -> None:
@@ -234,7 +234,7 @@ def test_null_is_not_known_and_never_a_number(tmp_path: Path) -> None:
     tiles = [text for attrs, text in empty.all("span") if (attrs.get("class") or "").startswith("value")]
     assert tiles == [wording.NOT_KNOWN] * 5
     assert "95% interval not known" in empty.words
-    assert "random twin 0: not known" in empty.words
+    assert "random twin: not known" in empty.words
     assert not re.search(r"\b(None|nan|NaN)\b", empty.words)
 
 

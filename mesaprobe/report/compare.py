@@ -17,6 +17,7 @@ from mesaprobe.report.strips import Lane, Mark, key, strip
 from mesaprobe.report.verdict import opening_sentence
 from mesaprobe.report.wording import (
     known,
+    line_rank,
     number,
     number_interval,
     percent,
@@ -274,7 +275,7 @@ def _interval_words(found: dict[str, Any] | None) -> str:
 
 
 def _lines(compared: Sequence[Compared]) -> Html:
-    ids = list(dict.fromkeys(line["id"] for one in compared for line in one.report["lines"]))
+    ids = sorted({line["id"] for one in compared for line in one.report["lines"]}, key=line_rank)
     if not ids:
         return paragraph("None of these analyses measured a line of evidence.", class_="absent")
     rows = [(id_, *(_line_words(one.line(id_)) for one in compared)) for id_ in ids]

@@ -48,7 +48,10 @@ SCRIPT = """
   const drawn = [...document.querySelectorAll("script[data-plot]")].map(script => {
     const figure = JSON.parse(script.textContent);
     makeRoom(document.getElementById(script.dataset.plot), figure);
-    return Plotly.newPlot(script.dataset.plot, figure.data, figure.layout, config);
+    // A low figure without room above its drawing would have the buttons on its first marks.
+    const bare = figure.layout.height < 340 && figure.layout.margin?.t < 20;
+    const own = {...config, displayModeBar: bare ? false : "hover"};
+    return Plotly.newPlot(script.dataset.plot, figure.data, figure.layout, own);
   });
   Promise.all(drawn).then(() => {
     for (const section of document.querySelectorAll("section")) {

@@ -1,17 +1,18 @@
 """The table of evidence lines, and what is needed to repeat the analysis."""
 
+import re
 from typing import Any
 
 import mesaprobe
 from mesaprobe.report.markup import Html, details, element, facts, join, paragraph, table
-from mesaprobe.report.wording import NOT_KNOWN, duration, number, number_interval, sentence, text
+from mesaprobe.report.wording import NOT_KNOWN, duration, known, line_rank, number, number_interval, sentence, text
 
 _STATUS = {"ok": "measured", "na": "not applicable", "underpowered": "underpowered"}
 
 
 def evidence_table(report: dict[str, Any]) -> Html:
     """Every line with its value, interval, p-value, each null, and the reason where it gives no result."""
-    lines = report["lines"]
+    lines = sorted(report["lines"], key=lambda line: line_rank(line["id"]))
     if not lines:
         return paragraph("No line of evidence was measured.")
     head = ("line", "what it measures", "status", "value", "95% interval", "p", "nulls", "reason", "time")
@@ -41,13 +42,20 @@ def evidence_table(report: dict[str, Any]) -> Html:
 
 
 def _nulls(nulls: dict[str, Any] | None) -> Html | str:
+    """Each null; several of one kind (random twin 0, 1 ...) as their range."""
     if not nulls:
         return NOT_KNOWN
-    return element(
-        "ul",
-        *(element("li", f"{name.replace('_', ' ')}: {text(value)}") for name, value in nulls.items()),
-        class_="plain",
-    )
+    groups: dict[str, list[float | None]] = {}
+    for name, value in nulls.items():
+        groups.setdefault(re.sub(r" \d+$", "", name.replace("_", " ")), []).append(value)
+    items = []
+    for kind, values in groups.items():
+        given = [value for value in values if known(value)]
+        if len(values) == 1 or not given:
+            items.append(f"{kind}: {text(values[0])}")
+        else:
+            items.append(f"{kind}, {len(values)} of them: {number(min(given))} to {number(max(given))}")
+    return element("ul", *(element("li", item) for item in items), class_="plain")
 
 
 def reproducibility(report: dict[str, Any]) -> Html:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mesaprobe.report.components import QUESTIONS
 from mesaprobe.report.markup import Html, element, join, table
-from mesaprobe.report.wording import number, text
+from mesaprobe.report.wording import line_rank, number, text
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def methods_table(report: dict[str, Any]) -> Html:
             number(len(line["null"])),
             text(line["details"].get("instances")),
         )
-        for line in report["lines"]
+        for line in sorted(report["lines"], key=lambda line: line_rank(line["id"]))
     ]
     parts = [table("The ten components", head, rows, words=(0, 1, 2, 3, 4), min_width=1000)]
     if used:

@@ -128,3 +128,13 @@ def sentence(words: str) -> str:
     if not words:
         return words
     return words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")
+
+
+def line_rank(line: str) -> tuple[int, str]:
+    """Sorts ids of lines as a reader counts them.
+
+    >>> sorted(["E10a", "E2", "E1b", "E1"], key=line_rank)
+    ['E1', 'E1b', 'E2', 'E10a']
+    """
+    digits = "".join(character for character in line if character.isdigit())
+    return int(digits or 0), line.lstrip("E0123456789")
