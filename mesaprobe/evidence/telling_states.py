@@ -88,7 +88,7 @@ def merged_classes(algorithms: list[Algorithm], costs: Costs, agreement: float) 
     """Algorithms that name the same city in more than `agreement` of the states, directly or through others, form one
     class (single linkage). Classes and their members stand in the library's order."""
     top = np.stack([costs[algorithm.name]["choice"].argmin(axis=1) for algorithm in algorithms])
-    same = np.stack([(top == own).mean(axis=1) for own in top]) > agreement
+    same = (np.stack([(top == own).mean(axis=1) for own in top]) > agreement) | np.eye(len(algorithms), dtype=bool)
     label = np.arange(len(algorithms))
     for _ in algorithms:
         label = np.where(same, label[None], len(algorithms)).min(axis=1)
