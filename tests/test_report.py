@@ -379,6 +379,16 @@ def test_attention_maps_show_every_pattern_with_token_labels() -> None:
     assert names[CITIES:] == ["step 1 (0)", "step 2 (3)", "step 3 (1)"]
 
 
+def test_many_heads_are_chosen_one_by_one(tmp_path: Path) -> None:
+    """Compiled networks have dozens of heads a layer, more than a figure has room for."""
+    figures = stored_figures()
+    patterns = figures["attention"]["patterns"]
+    figures["attention"]["patterns"] = np.tile(patterns, (1, 20, 1, 1))
+    crowded = rendered(tmp_path / "a", figures=figures)
+    assert "too many for one figure" in crowded.words
+    assert len(crowded.figures()["plot-attention-head"]["data"]) == LAYERS * 20 * HEADS
+
+
 def test_patching_maps_share_one_colour_scale(page: Page) -> None:
     arrays, figures = stored_figures()["patching"], page.figures()
     for name, key in (

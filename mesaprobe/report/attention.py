@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from mesaprobe.report.controls import controls, menu
 from mesaprobe.report.drawing import canvas, city_trace, layout_note, to_unit_square, wedges
-from mesaprobe.report.markup import Html, element, join
+from mesaprobe.report.markup import Html, element, join, paragraph
 from mesaprobe.report.plots import HIGHLIGHT, NULL_COLOUR, SEQUENTIAL, TEMPLATE, embed, label, method_style, new_figure
 from mesaprobe.report.wording import percent
 
@@ -18,6 +18,9 @@ _WIDEST = 0.13
 
 _APART = 0.012
 """Half the distance between wedges to the two tokens of one city."""
+
+_MOST_PANELS = 16
+"""Heads of a layer up to which all maps are shown at a glance."""
 
 _PANEL = 150
 """Height and least width of one small map, in pixels."""
@@ -54,7 +57,15 @@ def attention_section(arrays: dict[str, np.ndarray]) -> Html:
         "linear: it spends most colours on small weights.",
         alt="Attention map of the chosen head with token labels",
     )
-    grid = embed(
+    parts = [choose, shares, element("div", drawing, one, class_="grid"), element("h3", "All heads")]
+    return join([*parts, _all_heads(arrays, layers, heads)])
+
+
+def _all_heads(arrays: dict[str, np.ndarray], layers: int, heads: int) -> Html:
+    if heads > _MOST_PANELS:
+        words = f"The {layers} layers of {heads} heads each are too many for one figure; choose them one by one above."
+        return paragraph(words, class_="absent")
+    return embed(
         "attention-all",
         grid_figure(arrays),
         caption="The colours are those of the map above. Hover for tokens and weights.",
@@ -62,7 +73,6 @@ def attention_section(arrays: dict[str, np.ndarray]) -> Html:
         min_width=_PANEL * heads + 110,
         max_width=2 * _PANEL * heads + 110,
     )
-    return join([choose, shares, element("div", drawing, one, class_="grid"), element("h3", "All heads"), grid])
 
 
 def _wedge_key(name: str, colour: str) -> Html:
