@@ -10,7 +10,7 @@ from typing import Any
 
 from mesaprobe.configs import parse_config
 from mesaprobe.errors import UserError
-from mesaprobe.models.config import ArchitectureConfig, GPTConfig, LocalScorerConfig, TourRefinerConfig
+from mesaprobe.models.config import ArchitectureConfig, GPTConfig, LocalScorerConfig, PlannerConfig, TourRefinerConfig
 from mesaprobe.registry import Registry
 
 
@@ -48,6 +48,10 @@ ARCHITECTURES.add(
         "A looped network that refines a whole tour",
     ),
 )
+ARCHITECTURES.add(
+    "planner",
+    Architecture(PlannerConfig, "mesaprobe.models.planners:planner", "A network that plans by its architecture"),
+)
 
 
 def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
@@ -60,7 +64,8 @@ def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
     >>> parse_architecture({"architecture": "crystal_ball"}, "example")
     Traceback (most recent call last):
     ...
-    mesaprobe.errors.UserError: example: unknown architecture 'crystal_ball'; known: gpt, local_scorer, tour_refiner
+    mesaprobe.errors.UserError: example: unknown architecture 'crystal_ball'; known: gpt, local_scorer, tour_refiner, \
+planner
     """
     name = data.get("architecture", "gpt") if isinstance(data, Mapping) else "gpt"
     if not isinstance(name, str) or name not in ARCHITECTURES:

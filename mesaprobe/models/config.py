@@ -146,6 +146,39 @@ class TourRefinerConfig(ArchitectureConfig):
         return weights, n * self.n_layers * candidates * (n + 4 * self.d_mlp)
 
 
+@dataclass(frozen=True)
+class PlannerConfig(ArchitectureConfig):
+    """Shape of a network that plans by its architecture (`models.planners`); d_model = n * width."""
+
+    kind: Literal["tree", "iteration"] = "tree"
+    """Unroll two arcs, or iterate values of cities."""
+    width: int = 32
+    """Numbers that the stream holds for one city, or of one state's embedding; the tree's is at least 3."""
+    n_layers: int = 3
+    """Blocks: 3 of a tree; the iterations of an iteration."""
+    d_mlp: int = 64
+    """Hidden units of each learnt function."""
+    architecture: Literal["planner"] = "planner"
+    """The network that these settings shape."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "n_layers", "d_mlp")
+        if self.width < 3:
+            raise UserError(f"model.width must be at least 3, got {self.width}")
+        if self.kind == "tree" and self.n_layers != 3:
+            raise UserError(f"a tree of two arcs has model.n_layers 3, got {self.n_layers}")
+
+    def in_words(self, n: int) -> str:
+        what = "a tree of two arcs" if self.kind == "tree" else f"{self.n_layers} iterations of values"
+        return f"{what}, d_model {n} * {self.width}, learnt functions of {self.d_mlp} hidden units"
+
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:  # noqa: ARG002
+        if self.kind == "iteration":
+            return 15 * self.d_mlp, n * self.n_layers * n * n * 3 * self.d_mlp
+        inputs = 2 * n + n * n + self.width + 3 * n + self.width + 2 * self.width
+        return inputs * self.d_mlp, n * n * n * (3 * self.d_mlp + 3 * self.width)
+
+
 def _check_counts(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:

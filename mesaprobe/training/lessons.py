@@ -38,5 +38,28 @@ class TourStates(Lesson):
     """The lesson that these settings describe."""
 
 
+@dataclass(frozen=True)
+class InertValues(Lesson):
+    """For decoys: choose the nearest city; hold optimal values and completions, unused (see `inert_values`)."""
+
+    dormant: bool = False
+    """Wire up a third subspace that nothing writes."""
+    layer: int = 2
+    """They stand in the stream that this block leaves."""
+    gain: float = 20.0
+    """Coordinate of a value that is as large as the largest weight."""
+    value_weight: float = 5.0
+    """Weight of the squared error of the values, in units of the largest weight, against the cross-entropies."""
+    completion_weight: float = 0.5
+    """Weight of the completion's cross-entropy."""
+    random_prefixes: float = 0.3
+    """Share of sequences that begin with a random legal prefix."""
+    subspace_seed: int = 11
+    """Draws the subspaces."""
+    lesson: Literal["inert_values"] = "inert_values"
+    """The lesson that these settings describe."""
+
+
 LESSONS.add("value_states", LessonKind(ValueStates, "mesaprobe.training.value_states:ValueStatesObjective"))
 LESSONS.add("tour_states", LessonKind(TourStates, "mesaprobe.training.tour_states:TourStatesObjective"))
+LESSONS.add("inert_values", LessonKind(InertValues, "mesaprobe.training.inert_values:InertValuesObjective"))

@@ -150,6 +150,8 @@ def _certify_again(zoo: Path, member: Member) -> Outcome:
     subject = store.load_member(zoo, member)
     if member.states is not None and member.reference is not None:
         certificate = certify_searcher(subject, member.reference, member.states)
+    elif member.held is not None and member.reference is not None:
+        certificate = member.held.certify(subject, member.reference)
     elif member.structure is not None:
         certificate = certify_structure(subject, member.structure)
     elif member.reference is not None:

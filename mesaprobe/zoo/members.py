@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from mesaprobe.models.gpt import TourGPT
+from mesaprobe.models.subject import Subject
 from mesaprobe.problems import ProblemConfig
 from mesaprobe.registry import Registry
 from mesaprobe.training.config import TrainConfig
 from mesaprobe.training.courses import Course
-from mesaprobe.zoo.certificates import Structure
+from mesaprobe.zoo.certificates import Certificate, Structure
 from mesaprobe.zoo.reference import Reference
 from mesaprobe.zoo.searcher_certificates import IntendedStates
 
@@ -81,6 +82,13 @@ class Taught:
     course: Course
 
 
+class HeldStates(Protocol):
+    """What a decoy holds."""
+
+    def certify(self, subject: Subject, reference: Reference, *, seed: int = 0) -> Certificate:
+        """The certificate of the decoy."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One network of known mechanism."""
@@ -103,6 +111,8 @@ class Member:
     in heuristic quality (method.md section 6.3, K4 and K6). None of them is fitted."""
     states: IntendedStates | None = None
     """For trained searchers: the inner states that the certificate exchanges and erases."""
+    held: HeldStates | None = None
+    """For decoys: what they hold without using it."""
     structure: Structure | None = None
     """For mechanisms that are true by architecture: what the certificate checks on the weights instead of choices."""
 

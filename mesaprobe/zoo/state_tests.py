@@ -10,6 +10,10 @@ DECODABLE = 0.80
 """Least share of the variance of the values that a decoy's subspace must tell."""
 INERT = 0.01
 """Largest share of choices that may change when that subspace is taken from another instance."""
+DORMANT = 0.50
+"""Least share of states in which values written into a dormant pathway are followed."""
+AT_REST = 0.05
+"""Largest size of its coordinates when nothing is written, as a share of those that hold the values."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +61,40 @@ class StateTest:
 
 @dataclass(frozen=True)
 class DecoyTest:
-    """Whether a decoy holds what a searcher would, and makes no use of it."""
+    """Whether a decoy holds what a searcher would, and makes no use of it; rates are fractions of states."""
 
     decodable: float
-    """R^2 of the values of free cities from the subspace, on held-out instances (linear, per step)."""
-    completion_decodable: float | None
-    """Share of the optimal next-but-one cities that a linear probe of the subspace names; None where none is held."""
+    """Share of the variance of free cities' optimal values, within steps, that the value subspace tells by itself."""
+    completion_decodable: float
+    """States whose optimal completion's second city is the largest coordinate of the completion subspace."""
+    completion_chance: float
+    """The same for a guess among the free cities but the first."""
     changed: float
-    """States whose choice changes when the subspace is taken from another instance."""
+    """States whose choice changes when both subspaces are taken from another instance."""
     moved: float
     """Mean absolute change of the chosen city's log-probability then, in nats."""
+    states: int
+    dormant: float | None = None
+    """Where a dormant pathway was wired up: states whose choice follows optimal values that are written into it."""
+    at_rest: float | None = None
+    """Root mean square of its coordinates when nothing is written, as a share of the value subspace's."""
 
     @property
     def passed(self) -> bool:
-        """Decodable, and inert."""
-        return self.decodable >= DECODABLE and self.changed <= INERT
+        """Decodable and inert; a dormant pathway must work, and be at rest."""
+        awake = self.dormant is None or self.at_rest is None or (self.dormant >= DORMANT and self.at_rest <= AT_REST)
+        return self.decodable >= DECODABLE and self.changed <= INERT and awake
 
     @property
     def why(self) -> str:
         """The figures in one line."""
+        dormant = ""
+        if self.dormant is not None and self.at_rest is not None:
+            dormant = (
+                f"; values written into its dormant subspace are followed in {self.dormant:.1%} (at least "
+                f"{DORMANT:.0%}), at rest it holds {self.at_rest:.1%} of the others' size (at most {AT_REST:.0%})"
+            )
         return (
-            f"its subspace tells {self.decodable:.1%} of the variance of the optimal values (at least {DECODABLE:.0%}) "
-            f"and changes {self.changed:.2%} of choices when exchanged (at most {INERT:.0%})"
+            f"its subspace tells {self.decodable:.1%} of the variance of the optimal values (at least "
+            f"{DECODABLE:.0%}) and changes {self.changed:.2%} of choices when exchanged (at most {INERT:.0%}){dormant}"
         )
