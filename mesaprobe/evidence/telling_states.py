@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from mesaprobe.evidence.decision_states import DecisionStates, states_along_optimal_tours
+from mesaprobe.evidence.library import __file__ as library_file
 from mesaprobe.evidence.library import is_own, library, library_costs
 from mesaprobe.evidence.pairs import label_cache
 from mesaprobe.evidence.protocol import SETS, draw_set
@@ -44,7 +45,7 @@ def telling_states(
     filter, the library and Z.
     """
     request = {"telling_states": name, "problem": asdict(problem.config), "pool": pool, "count": count, "seed": seed}
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    code = hashlib.sha256(Path(__file__).read_bytes() + Path(library_file).read_bytes()).hexdigest()
     request |= {"without": sorted(without), "code_of_states": code, "set": SETS.index(name)}
 
     def compute() -> dict[str, np.ndarray]:
