@@ -45,9 +45,23 @@ SCRIPT = """
     figure.layout.height = box.clientHeight + 19 * (entries - 2);
     box.style.height = `${figure.layout.height}px`;
   };
+  // Long names at the side of a narrow figure are broken into lines, else they leave no room for what they name.
+  const wrap = words => typeof words !== "string" || words.length < 24 || words.includes("<") ? words
+    : words.split(" ").reduce((text, word) =>
+      text.length - text.lastIndexOf("<br>") + word.length > 24 ? `${text}<br>${word}` : `${text} ${word}`);
+  const breakNames = (box, figure) => {
+    if (box.clientWidth > 560) return;
+    for (const [name, axis] of Object.entries(figure.layout))
+      for (const key of name.startsWith("yaxis") ? ["categoryarray", "ticktext"] : [])
+        if (Array.isArray(axis[key])) axis[key] = axis[key].map(wrap);
+    for (const trace of figure.data) if (Array.isArray(trace.y)) trace.y = trace.y.map(wrap);
+  };
+
   const drawn = [...document.querySelectorAll("script[data-plot]")].map(script => {
     const figure = JSON.parse(script.textContent);
-    makeRoom(document.getElementById(script.dataset.plot), figure);
+    const box = document.getElementById(script.dataset.plot);
+    makeRoom(box, figure);
+    breakNames(box, figure);
     // A low figure without room above its drawing would have the buttons on its first marks.
     const bare = figure.layout.height < 340 && figure.layout.margin?.t < 20;
     const own = {...config, displayModeBar: bare ? false : "hover"};
