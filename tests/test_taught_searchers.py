@@ -70,6 +70,18 @@ def test_open_completions_are_the_cheapest_paths_through_all_free_cities() -> No
             assert values[b, t, a] == min(costs, default=np.inf)
 
 
+def test_ordered_completions_are_whole_tours_in_fixed_orders() -> None:
+    weights, tours, _ = drawn(6)
+    valuation = VALUATIONS["ordered_completions"]
+    values, options = valuation(weights, tours), valuation.options(tours)
+    assert len(set(options[0, 0])) > 1
+    ranks = [np.random.default_rng([0x0D3, N, k]).permutation(N) for k in range(values.shape[2])]
+    for b, t, k in np.ndindex(values.shape):
+        free = sorted(set(range(N)) - set(tours[b, : t + 1]), key=lambda city: ranks[k][city])
+        assert options[b, t, k] == free[0]
+        assert values[b, t, k] == sum(weights[b, u, v] for u, v in itertools.pairwise([tours[b, t], *free, 0]))
+
+
 @pytest.mark.parametrize("name", list(VALUATIONS))
 def test_a_policy_keeps_its_prefix_and_follows_its_values(name: str) -> None:
     weights, prefixes, _ = drawn(30)
@@ -77,7 +89,8 @@ def test_a_policy_keeps_its_prefix_and_follows_its_values(name: str) -> None:
     lengths = rng.integers(1, N, size=30)
     tours = VALUATIONS[name].rollouts(weights, prefixes, lengths, rng)
     assert (np.sort(tours, axis=1) == np.arange(N)).all()
-    followed = np.take_along_axis(least(VALUATIONS[name](weights, tours)), tours[:, 1:, None], axis=2)[:, :, 0]
+    allowed = VALUATIONS[name].allowed(VALUATIONS[name](weights, tours), tours)
+    followed = np.take_along_axis(allowed, tours[:, 1:, None], axis=2)[:, :, 0]
     for b, length in enumerate(lengths):
         assert (tours[b, :length] == prefixes[b, :length]).all()
         assert followed[b, length - 1 :].all()
@@ -88,7 +101,8 @@ def test_the_values_are_not_the_optimal_ones() -> None:
     weights, tours, _ = drawn(400, n=8)
     optimal = least(action_values(weights, tours))
     for name in VALUATIONS:
-        disjoint = ~(least(VALUATIONS[name](weights, tours)) & optimal).any(axis=2)
+        allowed = VALUATIONS[name].allowed(VALUATIONS[name](weights, tours), tours)
+        disjoint = ~(allowed & optimal).any(axis=2)
         assert disjoint[:, 1:5].mean() > 0.1, name
 
 

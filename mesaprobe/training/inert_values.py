@@ -79,7 +79,8 @@ class InertValuesObjective(Objective):
             written = torch.where(free, values.roll(len(decode) // 2, 0), 0.0)  # a pair shares its prefixes
             centred = torch.where(free, written - written.sum(-1, keepdim=True) / free.sum(-1, keepdim=True), 0.0)
             variants.append(resting + self.lesson.gain * centred @ self.dormant.mT)
-            wanted.append(least_targets(values.roll(len(decode) // 2, 0)))
+            every = torch.arange(n).expand_as(values)
+            wanted.append(least_targets(values.roll(len(decode) // 2, 0), every, n))
         cities = stream[:, :n].repeat(len(variants), 1, 1)
         stream = torch.cat([cities, torch.cat(variants)], dim=1)
         for block in network.blocks[layer:]:

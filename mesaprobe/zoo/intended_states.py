@@ -18,7 +18,7 @@ from mesaprobe.models.tour_refiner import MOVES, allowed_moves, first_tours
 from mesaprobe.problems import Instances
 from mesaprobe.training.tie_breaks import with_ties_broken
 from mesaprobe.training.tour_states import taught_tours
-from mesaprobe.training.valuations import VALUATIONS, least
+from mesaprobe.training.valuations import VALUATIONS, cities_of, least
 from mesaprobe.training.value_states import mixed, value_subspace
 from mesaprobe.zoo.searcher_certificates import States
 
@@ -33,7 +33,7 @@ def stream_site(layer: int) -> Site:
 
 @dataclass(frozen=True)
 class Values:
-    """Values of free cities in a known subspace of the stream (see `training.value_states`)."""
+    """Values of options in a known subspace of the stream (see `training.value_states`)."""
 
     valuation: str
     layer: int
@@ -42,7 +42,7 @@ class Values:
     @property
     def words(self) -> str:
         """What they are, and where."""
-        return f"values of half of the cities after block {self.layer}"
+        return f"values of half of the options after block {self.layer}"
 
     def __call__(
         self,
@@ -51,28 +51,31 @@ class Values:
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Bool[np.ndarray, "batch decision n"]:
         """The cities that the algorithm allows: the certificate's reference."""
-        return least(VALUATIONS[self.valuation](instances.weights, tours))
+        valuation = VALUATIONS[self.valuation]
+        return valuation.allowed(valuation(instances.weights, tours), tours)
 
     def exchanged(
         self, subject: Subject, base: States, source: States, rng: np.random.Generator
     ) -> tuple[Float[Tensor, "batch n"], Bool[np.ndarray, "batch n"]]:
-        """A random half of the cities takes its coordinate from the source."""
-        n, site, run = subject.problem.n, stream_site(self.layer), base.run
-        basis = value_subspace(int(subject.description["d_model"]), n, self.subspace_seed)
-        cities = rng.permuted(np.tile(np.arange(n) < n // 2, (len(run), 1)), axis=1)
+        """A random half of the options takes its coordinate from the source."""
+        valuation, site, run = VALUATIONS[self.valuation], stream_site(self.layer), base.run
+        options = base.at(valuation.options(base.tours))
+        count = options.shape[1]
+        basis = value_subspace(int(subject.description["d_model"]), count, self.subspace_seed)
+        taken = rng.permuted(np.tile(np.arange(count) < count // 2, (len(run), 1)), axis=1)
         positions = site_positions(subject, site, run)
-        other, taken = site_vectors(subject, source.run, site, positions), torch.from_numpy(cities)[:, None]
+        other, exchanged = site_vectors(subject, source.run, site, positions), torch.from_numpy(taken)[:, None]
 
         def edit(activation: Tensor, rows: Tensor) -> Tensor:
             own = read_site(activation, site, positions[rows])
-            return write_site(activation, site, positions[rows], mixed(own, other[rows], basis, taken[rows]))
+            return write_site(activation, site, positions[rows], mixed(own, other[rows], basis, exchanged[rows]))
 
         logits = EditableRun(subject, run, [site.hook]).logits({site.hook: edit})
-        ours, theirs = (s.at(VALUATIONS[self.valuation](s.instances.weights, s.tours)) for s in (base, source))
-        return logits, least(np.where(cities, theirs, ours))
+        ours, theirs = (s.at(valuation(s.instances.weights, s.tours)) for s in (base, source))
+        return logits, cities_of(least(np.where(taken, theirs, ours)), options, subject.problem.n)
 
     def erased(self, subject: Subject, fit: States, test: States) -> Float[Tensor, "batch n"]:
-        """Without the values of all cities (those of visited cities: the mean of the others)."""
+        """Without the values of all options (those of visited cities: the mean of the others)."""
         values = fit.at(VALUATIONS[self.valuation](fit.instances.weights, fit.tours))
         free = np.isfinite(values)
         mean = np.where(free, values, 0).sum(1, keepdims=True) / free.sum(1, keepdims=True)

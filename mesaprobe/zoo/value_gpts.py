@@ -47,7 +47,7 @@ def _add(name: str, family: str, course: Course) -> None:
             family=family,
             role="search",
             degree=valuation.degree,
-            mechanism=f"values every free city by {valuation.mechanism}, and picks the least",
+            mechanism=f"compares {valuation.mechanism}, and goes on with the least",
             recipe=Taught(course),
             reference=states,
             states=states,
@@ -56,9 +56,9 @@ def _add(name: str, family: str, course: Course) -> None:
 
 
 _add("lookahead-4x128", "lookahead", value_gpt(ValueStates("two_arcs"), 2000))
-_add("interchange-4x128", "interchange_trained", value_gpt(ValueStates("open_completions"), 3600))
+_add("interchange-4x128", "interchange_trained", value_gpt(ValueStates("ordered_completions"), 1200))
 _add(
     "value_iteration-4x128",
     "value_iteration",
-    value_gpt(ValueStates("walks_two"), 1500, start="trained_models/zoo/trained/lookahead-4x128"),
+    value_gpt(ValueStates("walks_one"), 1000, start="trained_models/zoo/trained/lookahead-4x128"),
 )
