@@ -99,45 +99,67 @@ def used_pairs(tours: Int64[np.ndarray, "batch n"], first: int, symmetric: bool)
 
 @dataclass(frozen=True, eq=False)
 class PlanQuestions:
-    """Both questions on one set, by name, and the same of the longest completions."""
+    """Both questions on one set, by name, and the rejected one of the longest completion after the runner-up."""
 
     asked: dict[str, Question]
-    swapped: dict[str, Question]
+    swapped: Question
 
 
-def plan_questions(states: PlanStates) -> PlanQuestions:
-    """Samples are instances, slots are pairs (`city_pairs`)."""
+def plan_questions(states: PlanStates, *, estimates: bool) -> PlanQuestions:
+    """Samples are instances, slots are pairs (`city_pairs`).
+
+    Probes of the rejected completion learn from all of its edges; they are judged, on the set that `estimates` and
+    where sites are chosen, by the pairs that the chosen completion does not use. Its Z holds the chosen completion.
+    """
     symmetric, first = states.instances.problem.symmetric, states.step + 1
     left, right = city_pairs(states.tours.shape[1], symmetric).T
     open_pairs = states.open[:, left] & states.open[:, right]
     if not symmetric:
         open_pairs &= left != 0
-    taken = used_pairs(states.tours, first, symmetric)
-    rejected = used_pairs(states.rivals, first, symmetric)
+    taken, rejected = (used_pairs(tours, first, symmetric) for tours in (states.tours, states.rivals))
     z = pair_nuisance(states)
-    asked = {REJECTED: _question(rejected, open_pairs & ~taken, z), CHOSEN: _question(taken, open_pairs, z)}
-    turned = replace(
-        states, instances=replace(states.instances, weights=mirrored_weights(states.instances.weights).weights)
-    )
-    turned_z = pair_nuisance(turned)
+    beside = np.concatenate([z, _places_in_plan(states, taken)], axis=2)
+    asked = {
+        REJECTED: _question(rejected, open_pairs & ~taken if estimates else open_pairs, beside, ~taken),
+        CHOSEN: _question(taken, open_pairs, z, open_pairs),
+    }
+    turned_weights = mirrored_weights(states.instances.weights).weights
+    turned = pair_nuisance(replace(states, instances=replace(states.instances, weights=turned_weights)))
     longest = completion_labels(states.instances.weights, states.tours, states.steps, symmetric, "longest").edges[:, 0]
-    swapped = {}
-    for name, tours in ((REJECTED, states.rivals), (CHOSEN, states.tours)):
-        shares = longest[np.arange(len(tours)), tours[:, first]][:, left, right]
-        question = asked[name]
-        values = np.where(question.asked, shares, 0.0).astype(np.float64)
-        swapped[name] = swapped_question(question, values, turned_z[question.asked])
-    return PlanQuestions(asked, swapped)
+    shares = longest[np.arange(len(taken)), states.rivals[:, first]][:, left, right]
+    question = asked[REJECTED]
+    values = np.where(question.asked, shares, 0.0).astype(np.float64)
+    return PlanQuestions(asked, swapped_question(question, values, turned[question.asked]))
+
+
+def _places_in_plan(states: PlanStates, taken: Bool[np.ndarray, "batch pair"]) -> Float64[np.ndarray, "batch pair 4"]:
+    """Whether the chosen completion joins the pair, the places of the two in it, and how far they are apart."""
+    symmetric, n = states.instances.problem.symmetric, states.tours.shape[1]
+    left, right = city_pairs(n, symmetric).T
+    places = np.argsort(states.tours, axis=1)
+    places[:, 0] = n  # the tour ends there
+    one, two = places[:, left], places[:, right]
+    ends = (np.minimum(one, two), np.maximum(one, two)) if symmetric else (one, two)
+    return np.stack([taken, *ends, two - one if not symmetric else np.abs(two - one)], axis=2).astype(np.float64)
 
 
 def _question(
     values: Bool[np.ndarray, "batch pair"],
     asked: Bool[np.ndarray, "batch pair"],
     z: Float64[np.ndarray, "batch pair k"],
+    judged: Bool[np.ndarray, "batch pair"],
 ) -> Question:
     rows = z[asked]
     instances = np.arange(len(values))
-    return Question(np.where(asked, values, 0.0), asked, rows, rows[:, LOCAL], instances, np.zeros_like(instances))
+    return Question(
+        np.where(asked, values, 0.0),
+        asked,
+        rows,
+        rows[:, LOCAL],
+        instances,
+        np.zeros_like(instances),
+        judged[asked],
+    )
 
 
 def pair_nuisance(states: PlanStates) -> Float64[np.ndarray, "batch pair k"]:

@@ -75,7 +75,8 @@ def plans(subject: Subject, settings: PlanSettings, seed: int) -> LineResult:
         name: observe_plans(subject, draw_set(subject.problem, name, count, seed))
         for name, count in zip(SET_NAMES, counts, strict=True)
     }
-    tasks = _tasks({name: plan_questions(part) for name, part in states.items()}, seed)
+    questions = {name: plan_questions(part, estimates=name == "test") for name, part in states.items()}
+    tasks = _tasks(questions, seed)
     left_open = {name: _left_open(tasks[name]) if name in tasks else 0.0 for name in (REJECTED, CHOSEN)}
     if left_open[REJECTED] < settings.least_open:
         return LineResult(
@@ -120,20 +121,16 @@ def _raw_views(states: Mapping[str, PlanStates]) -> list[Tokens]:
 
 
 def _tasks(questions: Mapping[str, PlanQuestions], seed: int) -> dict[str, Task]:
-    """Both targets, and their controls under names of their own; those with a constant answer are left out."""
-    found = {}
-    for name in (REJECTED, CHOSEN):
-        asked = {part: question.asked[name] for part, question in questions.items()}
-        kinds = {
-            name: asked,
-            f"control task: {name}": control_questions(asked, seed),
-            f"objective swap: {name}": {part: question.swapped[name] for part, question in questions.items()},
-        }
-        for kind, question in kinds.items():
-            task = residual_task(kind, question, seed)
-            if task is not None:
-                found[kind] = task
-    return found
+    """Both targets, and the controls of the rejected one; those with a constant answer are left out."""
+    chosen, rejected = ({part: found.asked[name] for part, found in questions.items()} for name in (CHOSEN, REJECTED))
+    asked = {
+        REJECTED: rejected,
+        CHOSEN: chosen,
+        f"control task: {REJECTED}": control_questions(rejected, seed),
+        f"objective swap: {REJECTED}": {part: found.swapped for part, found in questions.items()},
+    }
+    found = {name: residual_task(name, question, seed) for name, question in asked.items()}
+    return {name: task for name, task in found.items() if task is not None}
 
 
 def _left_open(task: Task) -> float:
@@ -146,7 +143,7 @@ def _read_all(views: list[Tokens], tasks: Mapping[str, Task], seed: int) -> dict
     found = {}
     for tokens in views:
         own = {name: task.by_slot() if tokens.view == "pair" else task for name, task in tasks.items()}
-        found[tokens.view] = dict(zip(own, read(tokens, list(own.values()), seed), strict=True))
+        found[tokens.view] = read(tokens, own, list(own), seed)
     return found
 
 
@@ -178,7 +175,7 @@ LINES.add(
         NAME,
         plans,
         {
-            "quick": PlanSettings(400, 500, 500, 4),
+            "quick": PlanSettings(350, 500, 400, 3),
             "standard": PlanSettings(1500, 1500, 1500, 8),
             "full": PlanSettings(4000, 4000, 4000, 20),
         },

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -26,6 +27,12 @@ class Question:
     """The instance of a sample."""
     strata: Int64[np.ndarray, " sample"]
     """Samples of equal stratum (step) may swap in a permutation test."""
+    only: Bool[np.ndarray, " row"] | None = None
+    """Rows that judge a probe, where others only help to fit it."""
+
+    @property
+    def judged(self) -> Bool[np.ndarray, " row"]:
+        return np.ones(len(self.z), dtype=np.bool_) if self.only is None else self.only
 
     @property
     def answers(self) -> Float64[np.ndarray, " row"]:
@@ -66,6 +73,11 @@ class Task:
     test: Question
     probe_residuals: Float64[np.ndarray, " row"]
     test_residuals: Float64[np.ndarray, " row"]
+
+    def known(self, part: Literal["probe", "test"]) -> Float64[np.ndarray, "sample slot"]:
+        """g(Z) of every slot."""
+        question, left = (self.probe, self.probe_residuals) if part == "probe" else (self.test, self.test_residuals)
+        return question.table(question.answers - left)
 
     def by_slot(self) -> "Task":
         """The same rows for a view whose samples are the slots."""

@@ -4,8 +4,9 @@ The task's residuals r = y - g(Z) are what a probe learns. What it predicts on t
 (`statistics.residualised_predictions`) before anything is claimed from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ READOUT_FOLDS = 2
 """Folds of the test set in which trees take Z off the predictions."""
 READOUT_TREES = 120
 """How many trees do so."""
+PARTS: tuple[Literal["probe"], Literal["test"]] = ("probe", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +59,28 @@ class Reading:
 
     def plain(self) -> "Readout":
         """The chosen site's predictions as they are."""
-        return self._readout(self.predictions[self.site].astype(np.float64))
+        guesses = self.predictions[self.site].astype(np.float64)
+        return self._readout(guesses, guesses)
 
     def residualised(self, seed: int) -> "Readout":
-        """The chosen site's predictions less what Z tells of them."""
+        """The chosen site's predictions p less what Z tells of them, p~ = p - E[p | Z].
+
+        Trees that follow p closely follow its noise as well, so that (r - p~)^2 would be too large. They are
+        cross-fitted: their noise is independent of r and p, and the loss r^2 - 2 r p~ + p p~ is free of it.
+        """
         question = self.task.test
         groups = question.row_groups
         fold = instance_folds(groups, READOUT_FOLDS, np.random.default_rng([seed, 7]))
-        guesses = self.predictions[self.site].astype(np.float64)
-        if np.ptp(guesses) > 0:
-            guesses = residualised_predictions(guesses[:, None], question.z, groups, fold, seed, READOUT_TREES)[:, 0]
-        return self._readout(guesses)
+        found = self.predictions[self.site].astype(np.float64)
+        guesses = found
+        if np.ptp(found) > 0:
+            guesses = residualised_predictions(found[:, None], question.z, groups, fold, seed, READOUT_TREES)[:, 0]
+        return self._readout(found, guesses)
 
-    def _readout(self, guesses: Float64[np.ndarray, " row"]) -> "Readout":
+    def _readout(self, found: Float64[np.ndarray, " row"], guesses: Float64[np.ndarray, " row"]) -> "Readout":
         r = self.task.test_residuals
-        losses = instance_losses(np.square(r), np.square(r - guesses), self.task.test.row_groups)
+        left = np.square(r) - 2 * r * guesses + found * guesses
+        losses = instance_losses(np.square(r), left, self.task.test.row_groups)
         return Readout(self, guesses, losses)
 
 
@@ -107,17 +116,37 @@ def narrowed(
     return np.stack([pair[0] for pair in both]), np.stack([pair[1] for pair in both])
 
 
-def read(tokens: Tokens, tasks: Sequence[Task], seed: int) -> list[Reading]:
-    """Fit every task at every site of a view; all tasks ask about the samples of that view."""
+def read(tokens: Tokens, tasks: Mapping[str, Task], alone: Collection[str], seed: int) -> dict[str, Reading]:
+    """Fit every task at every site of a view, by name; all tasks ask about the samples of that view.
+
+    A task that is fitted `alone` gives its probe g(Z) of its own slots beside the activations, so that it can read y
+    where y is what is written: the residual of y on g(Z) needs both (Robinson 1988). What it makes of g(Z) alone goes
+    with Z in `residualised`. The others share one fit, of the activations only: quicker, and weaker.
+    """
+    together = [name for name in tasks if name not in alone]
+    found: dict[str, Reading] = {}
+    for part in [*([name] for name in tasks if name in alone), *([together] if together else [])]:
+        own = [tasks[name] for name in part]
+        found.update(zip(part, _read_together(tokens, own, part is not together, seed), strict=True))
+    return found
+
+
+def _read_together(tokens: Tokens, tasks: Sequence[Task], beside: bool, seed: int) -> list[Reading]:
     groups = tasks[0].probe.groups
     fold = instance_folds(groups, PROBE_FOLDS, np.random.default_rng([seed, 6]))
-    tables = [task.probe.table(task.probe_residuals) for task in tasks]
-    columns = np.concatenate(tables, axis=1)
+    columns = np.concatenate([task.probe.table(task.probe_residuals) for task in tasks], axis=1)
     live = np.ptp(columns, axis=0) > 0
-    sweep = ridge_sweep(tokens.probe, columns[:, live], fold, groups=groups)
+    shown = [tokens.probe, tokens.test]
+    if beside:
+        known = [np.concatenate([task.known(part) for task in tasks], axis=1) for part in PARTS]
+        shown = [
+            np.concatenate([side, np.broadcast_to(table, (len(side), *table.shape))], axis=2)
+            for side, table in zip(shown, known, strict=True)
+        ]
+    sweep = ridge_sweep(shown[0], columns[:, live], fold, groups=groups)
     assert sweep.predictions is not None
-    sides = [sweep.predictions, sweep.probes.predict(tokens.test)]
-    ends = np.cumsum([table.shape[1] for table in tables])
+    sides = [sweep.predictions, sweep.probes.predict(shown[1])]
+    ends = np.cumsum([task.probe.asked.shape[1] for task in tasks])
     found = []
     for task, start, stop in zip(tasks, [0, *ends[:-1]], ends, strict=True):
         own, place = live[start:stop], np.cumsum(live)[start:stop] - 1
@@ -125,8 +154,9 @@ def read(tokens: Tokens, tasks: Sequence[Task], seed: int) -> list[Reading]:
         for side, question in zip(sides, (task.probe, task.test), strict=True):
             laid = np.where(own, side[:, :, np.where(own, place, 0)], np.float32(0))
             guesses.append(laid[:, question.asked])
-        r = task.probe_residuals
-        information = 1 - np.square(r - guesses[0]).sum(axis=1) / np.square(r).sum()
+        judged = task.probe.judged
+        r = task.probe_residuals[judged]
+        information = 1 - np.square(r - guesses[0][:, judged]).sum(axis=1) / np.square(r).sum()
         found.append(Reading(task, tokens.view, tokens.sites, information, guesses[1]))
     return found
 

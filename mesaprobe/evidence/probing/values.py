@@ -123,9 +123,10 @@ def _named(tasks: Mapping[str, Mapping[str, Task]]) -> dict[str, Task]:
 
 def _read_all(views: Mapping[str, Tokens], tasks: Mapping[str, Task], seed: int) -> dict[str, Reading]:
     found: dict[str, Reading] = {}
+    alone = [name for name in tasks if name.endswith((REGRET, ROOT_REGRET))]
     for view, tokens in views.items():
         own = {name: task for name, task in tasks.items() if (ROOT_REGRET in name) == (view == "city")}
-        found.update(zip(own, read(tokens, list(own.values()), seed), strict=True))
+        found.update(read(tokens, own, alone, seed))
     return found
 
 
