@@ -3,6 +3,7 @@
 from mesaprobe.evidence import (  # (each registers its lines)
     algorithms,  # noqa: F401
     attribution,  # noqa: F401
+    causal_scrubbing,  # noqa: F401
     erasure_necessity,  # noqa: F401
     future_cities,  # noqa: F401
     horizon,  # noqa: F401
@@ -10,6 +11,7 @@ from mesaprobe.evidence import (  # (each registers its lines)
     invisible_changes,  # noqa: F401
     layers_kept,  # noqa: F401
     own_horizon,  # noqa: F401
+    plan_editing,  # noqa: F401
     revisions,  # noqa: F401
     tour_distribution,  # noqa: F401
     unit_tours,  # noqa: F401

@@ -4,6 +4,7 @@ Each says what a state's options cost it (infinite where they are no option); it
 of the instance does to these costs is the counterfactual to which a network is held (method.md section 5, E3 and E7).
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from mesaprobe.decoding import greedy_rollout
+from mesaprobe.evidence.protocol import draw_set
 from mesaprobe.instruments.patching import Run
 from mesaprobe.labels.pairs.states import free_cities
 from mesaprobe.labels.values import decision_steps
@@ -143,6 +145,13 @@ def fit_models(subject: Subject, instances: Instances, rng: np.random.Generator)
         searches = (*searches, own)
     search = max(searches, key=lambda model: found[model.name])
     return Fit(search, max(rivals, key=lambda model: found[model.name]), found)
+
+
+@functools.lru_cache(maxsize=2)
+def fitted(subject: Subject, count: int, seed: int) -> Fit:
+    """`fit_models` on `count` calibration instances; remembered, since several lines ask for it in turn."""
+    instances = draw_set(subject.problem, "calibration", count, seed)
+    return fit_models(subject, instances, np.random.default_rng([seed, 700]))
 
 
 def agreement(

@@ -25,16 +25,20 @@ from mesaprobe.evidence.causal_models import (
     Exhaustive,
     Fit,
     OwnCompletions,
-    fit_models,
+    fitted,
     next_cities,
     rival_models,
 )
 from mesaprobe.evidence.flips import Flips, flips_of_pairs, mined_flips
 from mesaprobe.evidence.pairs import PairSet, optimal_pairs, own_pairs
 from mesaprobe.evidence.plan_interchange import PlanInterchange, edge_pairs, plan_interchange
-from mesaprobe.evidence.protocol import draw_set
 from mesaprobe.evidence.result import LINES, Line, LineResult
-from mesaprobe.evidence.value_interchange import SubspaceSearch, ValueInterchange, value_interchange
+from mesaprobe.evidence.value_interchange import (
+    SubspaceSearch,
+    ValueInterchange,
+    candidate_sites,
+    value_interchange,
+)
 from mesaprobe.instruments.activations import residual_sites
 from mesaprobe.models.subject import ModuleSubject, Subject
 
@@ -52,7 +56,7 @@ class InterchangeSettings:
     """Random pairs per set that differ in one edge."""
     fit_instances: int
     search: SubspaceSearch
-    edge_dimensions: int = 4
+    edge_dimensions: tuple[int, ...] = (1, 4, 16)
     randoms: int = 50
     """Random subspaces, whose 95 % quantile is a baseline."""
     least_pairs: int = 24
@@ -70,8 +74,7 @@ def interchange(subject: Subject, settings: InterchangeSettings, seed: int) -> L
         return LineResult("na", "the network's residual stream cannot be reached and edited")
     if subject.problem.planar:
         return LineResult("na", "in the plane no entry changes alone, which the pairs of this line ask for")
-    instances = draw_set(subject.problem, "calibration", settings.fit_instances, seed)
-    fit = fit_models(subject, instances, np.random.default_rng([seed, _STREAM]))
+    fit = fitted(subject, settings.fit_instances, seed)
     try:
         flips = {
             name: search_flips(subject, fit.search, name, settings, seed) for name in ("pairs_probe", "pairs_test")
@@ -93,7 +96,7 @@ def interchange(subject: Subject, settings: InterchangeSettings, seed: int) -> L
         fit.search,
         edge_pairs(subject, "pairs_probe", settings.edge_pairs, seed),
         edge_pairs(subject, "pairs_test", settings.edge_pairs, seed),
-        values.aligned.site,
+        candidate_sites(subject),
         settings.edge_dimensions,
     )
     return _result(fit, values, plans, settings, seed)

@@ -24,10 +24,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from mesaprobe.errors import UserError
-from mesaprobe.evidence.causal_models import Fit, fit_models, next_cities
+from mesaprobe.evidence.causal_models import Fit, fitted, next_cities
 from mesaprobe.evidence.natural_pairs import NaturalPairs, natural_pairs
 from mesaprobe.evidence.pairs import SubjectPairs, mined_pairs, optimal_pairs, own_pairs
-from mesaprobe.evidence.protocol import draw_set
 from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.instruments.patching import Run
 from mesaprobe.labels.pairs import CounterfactualPairs, edited_or_natural
@@ -72,8 +71,7 @@ def invisible_changes(subject: Subject, settings: InvisibleChangesSettings, seed
     fit = None
     found = optimal
     if optimal.right_fraction < settings.weak_below:
-        instances = draw_set(subject.problem, "calibration", settings.fit_instances, seed)
-        fit = fit_models(subject, instances, np.random.default_rng([seed, _STREAM]))
+        fit = fitted(subject, settings.fit_instances, seed)
         if fit.search.name == "own completions" and fit.agreement[fit.search.name] > fit.agreement[fit.rival.name]:
             found = own_pairs(subject, "pairs_test", settings.own_pairs, seed)
     if len(found) < settings.least_pairs:

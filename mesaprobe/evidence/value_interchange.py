@@ -186,13 +186,13 @@ def value_interchange(
     )
 
 
-def best_sites(subject: Subject, probe: Flips, count: int) -> list[Site]:
+def best_sites(subject: Subject, probe: Flips, count: int, sites: Sequence[Site] | None = None) -> list[Site]:
     """The candidate sites where exchanging everything most often gives y*; the later ones first among those within
     `CLOSE` of the best, since a value is the more compact the nearer it is to the choice."""
     labels = torch.from_numpy(probe.new)
     rates = [
         (float(interchange_accuracy(at_site(subject, probe, site).logits(), labels).mean()), place, site)
-        for place, site in enumerate(candidate_sites(subject))
+        for place, site in enumerate(candidate_sites(subject) if sites is None else sites)
     ]
     best = max(rate for rate, _, _ in rates)
     order = sorted(

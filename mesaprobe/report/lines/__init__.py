@@ -2,6 +2,13 @@
 
 from mesaprobe.report.lines.algorithms import ALGORITHM_RANKING
 from mesaprobe.report.lines.attribution import ATTRIBUTION
+from mesaprobe.report.lines.causal import (
+    CAUSAL_SCRUBBING,
+    INTERCHANGE,
+    INVISIBLE_CHANGES,
+    PLAN_EDITING,
+    UNIT_TOURS,
+)
 from mesaprobe.report.lines.erasure_necessity import ERASURE_NECESSITY
 from mesaprobe.report.lines.future_cities import FUTURE_CITIES
 from mesaprobe.report.lines.horizon import HORIZON, OWN_HORIZON
@@ -16,9 +23,14 @@ LINE_SECTIONS = (
     TOUR_DISTRIBUTION,
     HORIZON,
     OWN_HORIZON,
+    INVISIBLE_CHANGES,
     ATTRIBUTION,
     VALUES,
     PLANS,
+    INTERCHANGE,
+    UNIT_TOURS,
+    PLAN_EDITING,
+    CAUSAL_SCRUBBING,
     ERASURE_NECESSITY,
     FUTURE_CITIES,
     REVISION,
