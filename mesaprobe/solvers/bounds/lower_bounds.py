@@ -24,10 +24,9 @@ from mesaprobe.solvers.bounds.ascent import ascend, one_tree, price_scales
 from mesaprobe.solvers.bounds.assignment import Assignment, cheapest_assignment, load_assignment, make_assignment
 from mesaprobe.solvers.bounds.spanning_trees import (
     Remainder,
-    cheapest_ends,
     load_remainder,
     make_remainder,
-    spanning_tree,
+    tree_and_cheapest_ends,
 )
 from mesaprobe.solvers.constructive.states import checked_prefixes, city_zero
 from mesaprobe.solvers.lookahead import UNREACHABLE, nearest_completion_cost
@@ -162,10 +161,9 @@ def remaining_bound(weights, free, current, kind, scale, space):  # type: ignore
         target = scale * nearest_completion_cost(weights, current, free.copy())
         best = ascend(path, k, target, scale, k, space.direction, space.best_prices)
         return -(-best // scale)
-    k = load_remainder(weights, free, current, 1, path)
     if kind == _MST:
-        return spanning_tree(path, k) + cheapest_ends(path, k)
-    return one_tree(path, k)
+        return tree_and_cheapest_ends(weights, free, current, path)
+    return one_tree(path, load_remainder(weights, free, current, 1, path))
 
 
 @numba.njit(cache=True, nogil=True)

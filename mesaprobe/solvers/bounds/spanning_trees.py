@@ -12,6 +12,9 @@ import numba
 import numpy as np
 from jaxtyping import Int64
 
+_FAR = np.iinfo(np.int64).max
+"""Above every weight."""
+
 
 class Remainder(NamedTuple):
     """The rest of a tour and scratch space for it, reused from state to state; only the first k entries count."""
@@ -99,9 +102,35 @@ def spanning_tree(path, k):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def cheapest_ends(path, k):  # type: ignore[no-untyped-def]
-    """Cost of the cheapest `enter` edge and the cheapest `leave` edge, each on its own, without prices."""
-    return path.enter[:k].min() + path.leave[:k].min()
+def tree_and_cheapest_ends(weights, free, current, path):  # type: ignore[no-untyped-def]
+    """Cost of a minimum spanning tree of the cities in `free`, the cheapest edge to it from `current`, and the cheapest
+    from it to city 0, each on its own.
+
+    Without prices Prim's algorithm looks at every pair of cities once, so it reads the weights where they stand; the
+    remainder only lends its scratch space.
+    """
+    left, enter, leave = 0, np.int64(_FAR), np.int64(_FAR)
+    for city in range(len(free)):
+        if free[city]:
+            path.waiting[left], path.keys[left] = city, _FAR
+            enter, leave = min(enter, np.int64(weights[current, city])), min(leave, np.int64(weights[city, 0]))
+            left += 1
+    total = enter + leave
+    left -= 1
+    added = path.waiting[left]
+    while left > 0:
+        place = 0
+        for i in range(left):
+            city = path.waiting[i]
+            key = np.int64(min(weights[added, city], weights[city, added]))
+            path.keys[i] = min(key, path.keys[i])
+            if path.keys[i] < path.keys[place]:
+                place = i
+        total += path.keys[place]
+        added = path.waiting[place]
+        left -= 1
+        path.waiting[place], path.keys[place] = path.waiting[left], path.keys[left]
+    return total
 
 
 @numba.njit(cache=True, nogil=True)
