@@ -19,6 +19,7 @@ from mesaprobe.analysis.zoo_picture import zoo_picture
 from mesaprobe.errors import UserError
 from mesaprobe.evidence import BUDGETS, LINES, LineResult, draw_set, protocol_hash
 from mesaprobe.models.subject import Subject
+from mesaprobe.problems import Instances
 from mesaprobe.solvers.exact.held_karp import MAX_CITIES
 from mesaprobe.verdict import Gate, Verdict, decide
 from mesaprobe.verdict.store import shipped_zoo
@@ -117,6 +118,26 @@ def analyze(
             finished.write(result)
         results.append(result)
     tell("attention and patching of single instances")
+    found = _figures(subject, instances, behaviour, results, seed)
+    record = subject_record(subject, _performance(behaviour), tuple(results), budget, seed)
+    zoo = shipped_zoo(budget, record.problem, record.n)
+    verdict, gates = decide(record, budget, shipped=zoo)
+    return Analysis(
+        subject=_describe(subject),
+        behaviour=behaviour,
+        lines=tuple(results),
+        gates=gates,
+        verdict=verdict,
+        figures=found | {"zoo": zoo_picture(record, zoo)},
+        protocol={"hash": protocol_hash(budget, chosen), "budget": budget, "seed": seed},
+        seconds=time.monotonic() - started,
+    )
+
+
+def _figures(
+    subject: Subject, instances: Instances, behaviour: Behaviour, results: Sequence[LineResult], seed: int
+) -> dict[str, Mapping[str, np.ndarray]]:
+    """What the report draws, but for the zoo; a picture that the network has no hook points for is left out."""
     found: dict[str, Mapping[str, np.ndarray] | None] = {
         "instances": pictures.instance_pictures(instances, behaviour, seed),
         "training": training_curve(subject),
@@ -126,21 +147,8 @@ def analyze(
         "patching": pictures.patching_picture(subject, instances[:EXAMPLES], seed),
         "explorer": pictures.explored_states(subject, instances, behaviour, seed),
     }
-    found |= {line.id: line.arrays for line in results if line.arrays}
-    record = subject_record(subject, _performance(behaviour), tuple(results), budget, seed)
-    zoo = shipped_zoo(budget, record.problem, record.n)
-    verdict, gates = decide(record, budget, shipped=zoo)
-    found["zoo"] = zoo_picture(record, zoo)
-    return Analysis(
-        subject=_describe(subject),
-        behaviour=behaviour,
-        lines=tuple(results),
-        gates=gates,
-        verdict=verdict,
-        figures={name: arrays for name, arrays in found.items() if arrays is not None},
-        protocol={"hash": protocol_hash(budget, chosen), "budget": budget, "seed": seed},
-        seconds=time.monotonic() - started,
-    )
+    drawn = {name: arrays for name, arrays in found.items() if arrays is not None}
+    return drawn | {line.id: line.arrays for line in results if line.arrays}
 
 
 def _performance(behaviour: Behaviour) -> Performance:
