@@ -1,7 +1,8 @@
 """E8: does a network need what it linearly holds of regrets to solve the states that rules cannot (method.md E8)?
 
-The concept is the regret Q*(s, a) - V*(s) of every candidate a, less what rules tell of it (ridge on the nuisance Z
-in the same sample; the network's own output is *not* taken off, since at the last layers nothing else is there). LEACE
+The concept is the regret Q*(s, a) - V*(s) of every candidate a, less what rules tell of it (ridge on the nuisance Z of
+the candidate and its squares, then on that of all candidates, in the same sample; the network's own output is *not*
+taken off, since at the last layers nothing else is there). LEACE
 removes it from the token that answers, at the first layer where it can be read about as well as anywhere and at all
 later ones, so that later layers cannot compute it anew. Regret is then measured on hard states (d* >= 2) and on easy
 ones (d* = 0, where the nearest city is optimal):
@@ -9,7 +10,7 @@ ones (d* = 0, where the nearest city is optimal):
     E8 = [ (hard erased - hard) - (easy erased - easy) ]  less the 95 % quantile of the same over null erasures,
          all divided by  max(hard of the imitator - hard, floor * hard of the imitator) .
 
-Null erasures: other concepts of the same rank (the regrets of two other objectives, less Z and the true regret; control
+Null erasures: other concepts of the same rank, less Z and the true regret (the regrets of two other objectives, control
 labels from a hash of local features), and random ones of the same rank and variance. The imitator is the rule of
 HEUR-v1 that agrees most often with the network; the floor keeps the scale finite for networks that are no better than
 that rule, and shrinks them towards 0.
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mesaprobe.errors import UserError
@@ -128,23 +129,39 @@ def _concepts(
     probe: OwnDecisions, settings: ErasureSettings, seed: int
 ) -> dict[str, Float64[np.ndarray, "instance step n"]]:
     """The concept and its twins per candidate, less what the nuisance tells; 0 for visited cities, the mean."""
-    free = probe.free
-    nuisance, regret = probe.nuisance()[free], probe.regrets[free]
+    free, table = probe.free, probe.nuisance()
+    nuisance, regret = table[free], probe.regrets[free]
+    with_regret = np.concatenate([table, probe.regrets[..., None]], axis=3)
 
-    def placed(values: np.ndarray) -> np.ndarray:
-        table = np.zeros(free.shape)
-        table[free] = values
-        return table
+    def left_of(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return _residual(values, np.where(free[..., None], known, np.nan), free)
 
-    found = {CONCEPT: placed(residual_on(nuisance, regret))}
-    with_regret = np.concatenate([nuisance, regret[:, None]], axis=1)
+    found = {CONCEPT: left_of(regret, table)}
     for objective in OBJECTIVES:
-        found[f"{objective} tour's regret"] = placed(residual_on(with_regret, probe.objective_regrets(objective)[free]))
+        found[f"{objective} tour's regret"] = left_of(probe.objective_regrets(objective)[free], with_regret)
     local = nuisance[:, list(_LOCAL)]
     for index in range(settings.control_labels):
         task = make_control_task(local, regret, seed + index)
-        found[f"control label {index}"] = placed(residual_on(nuisance, task.labels(local).astype(np.float64)))
+        found[f"control label {index}"] = left_of(task.labels(local).astype(np.float64), with_regret)
     return found
+
+
+def _residual(
+    values: Float64[np.ndarray, " candidate"],
+    table: Float64[np.ndarray, "instance step n k"],
+    free: Bool[np.ndarray, "instance step n"],
+) -> Float64[np.ndarray, "instance step n"]:
+    """What the nuisance leaves of a number of each candidate: its own features, then those of all candidates of the
+    state. After the second step no linear map of the state's whole table tells it, so that LEACE, which moves nothing
+    that the concept is not correlated with, leaves what rules know where it is."""
+    placed = np.zeros(free.shape)
+    placed[free] = residual_on(table[free], values)
+    states = np.concatenate([np.nan_to_num(table, nan=0.0).reshape(*free.shape[:2], -1), free], axis=2)
+    columns = states.reshape(-1, states.shape[2])
+    flat = placed.reshape(len(columns), -1)
+    for city in np.flatnonzero(flat.std(axis=0) > 0):
+        flat[:, city] = residual_on(columns, flat[:, city], squares=False)
+    return flat.reshape(free.shape)
 
 
 def _decodability(
@@ -283,7 +300,7 @@ def _result(
             "minimum_detectable_effect": detectable,
             "hard_states": int(hard.sum()),
             "easy_states": int((~hard).sum()),
-            "residualised": "ridge on rules' features and their squares, in sample, the network's output not included",
+            "residualised": "ridge on rules' features, in sample; the network's output is not among them",
             "blind_to": "regrets that are not linear at the answering token; searchers no better than rules when hard",
         },
         table=_table(arms, differences, hard, unit),

@@ -113,9 +113,13 @@ def own_prefixes(
 
 
 def residual_on(
-    nuisance: Float64[np.ndarray, "sample k"], target: Float64[np.ndarray, " sample"], *, penalty: float = 1.0
+    nuisance: Float64[np.ndarray, "sample k"],
+    target: Float64[np.ndarray, " sample"],
+    *,
+    squares: bool = True,
+    penalty: float = 1.0,
 ) -> Float64[np.ndarray, " sample"]:
-    """What ridge regression on the nuisance columns and their squares leaves of a target, in the same sample.
+    """What ridge regression on the nuisance columns (and their squares) leaves of a target, in the same sample.
 
     Columns are standardised; NaN, a neighbour that does not exist, counts as 0. Far weaker than boosted trees, and
     enough where the residual only names a direction to erase: what the ridge misses stays in the direction, for
@@ -126,7 +130,7 @@ def residual_on(
     True
     """
     known = np.nan_to_num(nuisance, nan=0.0)
-    columns = np.concatenate([known, known**2], axis=1)
+    columns = np.concatenate([known, known**2], axis=1) if squares else known
     columns = columns - columns.mean(axis=0)
     scale = columns.std(axis=0)
     columns = columns[:, scale > 1e-9] / scale[scale > 1e-9]

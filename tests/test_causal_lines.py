@@ -1,0 +1,235 @@
+"""E8, E9 and E10b on networks whose mechanism is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from known_subjects import optimal_subject
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from mesaprobe.evidence import LINES
+from mesaprobe.evidence.erasure_necessity import ErasureSettings
+from mesaprobe.evidence.future_cities import CONTRASTS, FutureCitiesSettings, flow
+from mesaprobe.evidence.future_entries import FutureTokens, future_tokens
+from mesaprobe.evidence.own_decisions import own_decisions, own_prefixes, residual_on
+from mesaprobe.evidence.pairs import mined_pairs
+from mesaprobe.evidence.result import LineResult
+from mesaprobe.evidence.revisions import RevisionSettings
+from mesaprobe.models import GPTConfig, TourGPT, gpt_subject, wrap
+from mesaprobe.models.subject import Subject
+from mesaprobe.problems import ProblemConfig, make_problem
+from mesaprobe.report.lines.erasure_necessity import erasure_figure
+from mesaprobe.report.lines.future_cities import future_cities_figure
+from mesaprobe.report.lines.revised_answers import revised_answers_figure
+from mesaprobe.solvers.exact.held_karp import action_values
+from mesaprobe.zoo.compiled import best_of_k_enumerator, nearest_neighbour_network
+
+PROBLEM = make_problem(ProblemConfig(n=8))
+ERASURE = ErasureSettings(120, 300, 60, 40, 6, 1, sign_flips=199, resamples=200)
+FUTURE = FutureCitiesSettings(60, 20, flips=199, resamples=200)
+REVISIONS = RevisionSettings(100, 200, 40, least_events=3, flips=199, resamples=200)
+
+
+class RegretReader(HookedRootModule):
+    """A stream that holds each city's true regret, its distance above the nearest one's, and whether it is free; the
+    answer reads the regrets alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Module()
+        block.hook_resid_post = HookPoint()
+        self.blocks, self.unused = nn.ModuleList([block]), nn.Parameter(torch.zeros(1))
+        self.setup()
+
+    def forward(self, features: Tensor, tour: Tensor) -> Tensor:
+        (batch, n, _), t = features.shape, tour.shape[1]
+        weights = np.rint(features.numpy() * 64).astype(np.int32)
+        rest = torch.ones(batch, n, dtype=torch.bool).scatter(1, tour, value=False).nonzero()[:, 1].reshape(batch, -1)
+        values = action_values(weights, torch.cat([tour, rest], dim=1).numpy())[:, : min(t, n - 1)]
+        free = torch.from_numpy(np.isfinite(values))
+        regrets = torch.from_numpy(np.where(free, values - values.min(axis=2, keepdims=True), 0.0)).float()
+        distances = features.gather(1, tour[:, : values.shape[1], None].expand(-1, -1, n))
+        above = distances - distances.masked_fill(~free, torch.inf).amin(dim=2, keepdim=True)
+        stream = torch.cat([regrets, 64 * above.masked_fill(~free, 0.0), 20.0 * free], dim=2)  # of about equal size
+        cities = torch.zeros(batch, n, 3 * n)
+        stream = self.blocks[0].hook_resid_post(torch.cat([cities, stream], dim=1))
+        return (-stream[:, n:, :n]).masked_fill(~free, -1e4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def rule() -> Subject:
+    return gpt_subject(nearest_neighbour_network(8, 64), PROBLEM, "nearest neighbour", {})
+
+
+@pytest.fixture(scope="module")
+def searcher() -> Subject:
+    return gpt_subject(best_of_k_enumerator(8, 64, k=96), PROBLEM, "best of 96", {})
+
+
+def loud(*, layers: int) -> Subject:
+    """Untrained, but every layer changes the answer."""
+    model = TourGPT(GPTConfig(d_model=16, n_layers=layers, n_heads=2, d_mlp=32), 8, 8, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6.0)
+    return gpt_subject(model, PROBLEM, "untrained", {})
+
+
+def same(first: LineResult, second: LineResult) -> bool:
+    numbers = [(r.status, r.value, r.ci, r.p, dict(r.null), r.details) for r in (first, second)]
+    assert first.table is not None
+    assert second.table is not None
+    return repr(numbers[0]) == repr(numbers[1]) and first.table.equals(second.table)
+
+
+# ---- E8 ----------------------------------------------------------------------------------------------------------
+
+
+def test_erasure_runs_on_a_rule_finds_nothing_and_repeats_itself(rule: Subject) -> None:
+    result = LINES["E8"].measure(rule, ERASURE, 0)
+    assert result.value is not None
+    assert result.p is not None
+    assert result.p > 0.05
+    assert result.details["regret_easy"] == 0.0  # easy is where the nearest city is optimal
+    assert result.details["imitator"] == "nearest_neighbour"
+    assert not result.details["better_than_imitator"]
+    assert same(result, LINES["E8"].measure(rule, ERASURE, 0))
+    assert result.value != LINES["E8"].measure(rule, ERASURE, 1).value
+    assert len(erasure_figure(dict(result.arrays)).data) >= 4
+
+
+def test_erasing_regrets_that_alone_decide_costs_hard_states_most() -> None:
+    """What is left of the regrets is what rules tell of them, which is enough on easy states and not on hard ones."""
+    subject = wrap(RegretReader(), PROBLEM)
+    result = LINES["E8"].measure(
+        subject, dataclasses.replace(ERASURE, probe_instances=600, test_instances=700, hard_states=150), 0
+    )
+    assert result.details["regret_hard"] == 0.0
+    assert result.value is not None
+    assert result.details["difference"] > 0.3
+    assert result.value > 0.1
+    assert result.p is not None
+    assert result.p < 0.05
+
+
+def test_no_hard_states_no_value(rule: Subject) -> None:
+    result = LINES["E8"].measure(rule, dataclasses.replace(ERASURE, test_instances=5), 0)
+    assert (result.status, result.value) == ("na", None)
+    assert "hard states" in str(result.reason)
+
+
+def test_own_prefixes_are_the_rollout_as_far_as_decisions_go(searcher: Subject) -> None:
+    found = own_decisions(searcher, "test", 30, 0)
+    whole = own_prefixes(searcher, found.features, 7)
+    assert (found.tours[:, :5] == whole[:, :5]).all()
+    assert (found.tours.sort(dim=1).values == torch.arange(8)).all()
+    assert own_decisions(searcher, "test", 30, 0) is found
+
+
+def test_residuals_forget_what_the_nuisance_tells() -> None:
+    rng = np.random.default_rng(0)
+    z, own = rng.normal(size=(2000, 3)), rng.normal(size=2000)
+    left = residual_on(z, z[:, 0] - z[:, 1] ** 2 + own)
+    assert np.corrcoef(left, own)[0, 1] > 0.99
+    assert abs(np.corrcoef(left, z[:, 1] ** 2)[0, 1]) < 0.01
+
+
+# ---- E9 ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_reads_no_far_weight_gives_exactly_zero(rule: Subject) -> None:
+    result = LINES["E9"].measure(rule, FUTURE, 0)
+    assert (result.value, result.ci, result.p) == (0.0, (0.0, 0.0), 1.0)
+    assert result.details["moved_by_T"] == result.details["moved_by_M"] == 0.0
+
+
+def test_a_searcher_hangs_on_the_cities_that_its_plan_needs_later(searcher: Subject) -> None:
+    result = LINES["E9"].measure(searcher, FUTURE, 0)
+    assert result.value is not None
+    assert result.value > 0.3
+    assert result.p is not None
+    assert result.p < 0.05
+    assert result.details["layer"] == 0  # the matrix is read by the first layer's heads
+    assert same(result, LINES["E9"].measure(searcher, FUTURE, 0))
+    assert len(future_cities_figure(dict(result.arrays)).data) == len(CONTRASTS) + 1
+
+
+def test_tokens_are_free_cities_of_the_right_roles(searcher: Subject) -> None:
+    pairs = mined_pairs(PROBLEM, "pairs_test", 60, 0)
+    tokens = future_tokens(searcher, pairs, 2)
+    rows = np.arange(len(pairs))
+    for mask in (tokens.planned, tokens.matched):
+        assert not mask[rows, tokens.chosen].any()
+        assert not mask[rows, tokens.rival].any()
+        assert not mask[rows, 0].any()
+    assert not (tokens.planned & tokens.matched).any()
+    assert (tokens.planned.sum(axis=1) == tokens.matched.sum(axis=1)).mean() > 0.9
+    assert (tokens.entry.sum(axis=1) >= 2).all()
+    options = np.stack([tokens.entry[rows, tokens.chosen], tokens.matched_entry[rows, tokens.rival]])
+    assert not options[:, tokens.eligible].any()
+
+
+def test_effects_are_signless_thresholded_and_swap_with_their_tokens(searcher: Subject) -> None:
+    """Swapping the roles of the two twins' entries turns the ratio's sign: nothing else tells T from M."""
+    pairs = mined_pairs(PROBLEM, "pairs_test", 60, 0)
+    tokens = future_tokens(searcher, pairs, 2)
+    found = flow(searcher, pairs, tokens, FUTURE)
+    assert (found.effects >= 0).all()
+    small = (found.effects > 0) & (found.effects < FUTURE.negligible * found.scale[None, :, None, None])
+    assert not small.any()
+    turned = dataclasses.replace(pairs, relevant=pairs.irrelevant, irrelevant=pairs.relevant)
+    columns = {**vars(tokens), "entry": tokens.matched_entry, "matched_entry": tokens.entry}
+    noising = flow(searcher, turned, FutureTokens(**columns), FUTURE).effects[0, 0]
+    np.testing.assert_allclose(noising, found.effects[0, 0, ::-1], atol=1e-4)
+
+
+def test_problems_without_pairs_and_subjects_without_streams_are_not_measured(rule: Subject) -> None:
+    small = make_problem(ProblemConfig(n=6))
+    few = gpt_subject(nearest_neighbour_network(6, 64), small, "small", {})
+    assert LINES["E9"].measure(few, FUTURE, 0).status == "na"
+    result = LINES["E9"].measure(optimal_subject(planted=False), FUTURE, 0)
+    assert (result.status, result.value) == ("na", None)
+    none = LINES["E9"].measure(rule, dataclasses.replace(FUTURE, least_pairs=1000), 0)
+    assert none.status == "na"
+    assert "pairs" in str(none.reason)
+
+
+# ---- E10b --------------------------------------------------------------------------------------------------------
+
+
+def test_taking_the_only_layer_away_gives_its_lens_answer_back() -> None:
+    """Without maps (no passes) the lens is the readout, so that silencing the last layer must revert it: always."""
+    settings = dataclasses.replace(REVISIONS, lens_passes=0, confidence=0.0)
+    result = LINES["E10b"].measure(loud(layers=1), settings, 0)
+    assert set(result.details["events_by_revising_layer"]) == {"0"}
+    assert result.details["reverted"]["own update"] == 1.0
+    assert result.details["reverted"]["random direction"] < 0.9
+    assert result.value is not None
+    assert 0.0 < result.value < 1.0
+    assert len(revised_answers_figure(dict(result.arrays)).data) == 2
+
+
+def test_revisions_repeat_themselves_and_say_when_there_are_too_few(rule: Subject) -> None:
+    subject, settings = loud(layers=3), dataclasses.replace(REVISIONS, confidence=0.2)
+    first, again = (LINES["E10b"].measure(subject, settings, 0) for _ in range(2))
+    assert first.status == "ok"
+    assert same(first, again)
+    few = LINES["E10b"].measure(rule, dataclasses.replace(REVISIONS, least_events=10_000), 0)
+    assert (few.status, few.value) == ("na", None)
+    assert few.details["decisions"] == 600
+
+
+def test_networks_without_a_readout_are_not_measured() -> None:
+    result = LINES["E10b"].measure(optimal_subject(planted=False), REVISIONS, 0)
+    assert (result.status, result.value) == ("na", None)
