@@ -20,7 +20,7 @@ from mesaprobe.verdict.calibration import Calibration
 from mesaprobe.verdict.error_table import error_table
 from mesaprobe.verdict.rule import judge
 from mesaprobe.verdict.store import Shipped, write_table, zoo_hash
-from mesaprobe.verdict.vector import COMPONENTS
+from mesaprobe.verdict.vector import COMPONENTS, LARGER
 
 RNG = np.random.default_rng(0)
 
@@ -55,8 +55,12 @@ def test_picture_holds_fitted_members_and_the_subject(shipped: Shipped) -> None:
     np.testing.assert_array_equal(
         [arrays[key][place["E1"]] for key in ("value", "low", "high")], [figure.value, figure.low, figure.high]
     )
-    larger = max((subject.lines[line] for line in ("E7", "E7c")), key=lambda f: f.value or 0)
-    assert arrays["low"][place["E7"]] == larger.low
+    for name in LARGER:
+        larger = max((subject.lines[line] for line in COMPONENTS[name]), key=lambda f: f.value or 0)
+        assert arrays["low"][place[name]] == larger.low
+    known = np.isfinite(arrays["value"])
+    assert (arrays["low"] <= arrays["value"])[known].all()
+    assert (arrays["value"] <= arrays["high"])[known].all()
     other = arrays["names"].tolist().index("search-3-1")
     member = next(r for r in shipped.records if r.name == "search-3-1")
     assert arrays["member_values"][other, place["E4"]] == member.lines["E4"].value

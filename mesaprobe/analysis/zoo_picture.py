@@ -8,7 +8,7 @@ from mesaprobe.verdict.calibration import Calibration, fits
 from mesaprobe.verdict.gates import ALPHA, significant_components
 from mesaprobe.verdict.rule import MIN_FAMILIES
 from mesaprobe.verdict.store import Shipped, read_table
-from mesaprobe.verdict.vector import COMPONENTS, Lines, component_p, component_value, component_values
+from mesaprobe.verdict.vector import COMPONENTS, LARGER, Lines, component_p, component_value, component_values
 from mesaprobe.zoo.records import Record
 
 Arrays = dict[str, np.ndarray]
@@ -60,7 +60,7 @@ def component_interval(lines: Lines, component: str) -> tuple[float, float]:
     (0.5, 0.7)
     """
     found = [figure for line in COMPONENTS[component] if (figure := lines.get(line)) and figure.value is not None]
-    if component == "E7":
+    if component in LARGER:
         found = [figure for figure in found if figure.value == component_value(lines, component)][:1]
     if not found:
         return float("nan"), float("nan")

@@ -26,7 +26,8 @@ METHODS = {
         "A nearly perfect network is fitted best by exact values whatever its mechanism.",
     ),
     "E2": Method(
-        "Accuracy where look-ahead is needed (d* of 2 and more), beyond that of an imitator of this network.",
+        "Accuracy where look-ahead is needed (d* of 2 and more), beyond that of an imitator of this network; or, if "
+        "larger, agreement with the network's own completions (E2b).",
         "The imitator's curve; margins matched across d*.",
         "A learned map from states to values scores high too.",
     ),
