@@ -321,12 +321,13 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _zoo(rng: np.random.Generator, families: int = 10) -> dict[str, Any]:
     """A subject whose E6 alone has a value, among two members of each of ten families a class."""
     components = [f"E{number}" for number in range(1, 11)]
+    several = {"E2": "E2, E2b", "E7": "E7, E7c", "E10": "E10a, E10b, E10c"}
     only = np.array([name == "E6" for name in components])
     is_search = np.repeat([True, False], 2 * families)
     scores = np.where(is_search, 2.0, -2.0) + 0.4 * rng.normal(size=4 * families)
     return {
         "components": np.array(components),
-        "lines": np.array([{"E2": "E2, E2b", "E7": "E7, E7c", "E10": "E10a, E10b, E10c"}.get(name, name) for name in components]),
+        "lines": np.array([several.get(name, name) for name in components]),
         "value": np.where(only, 0.0421, np.nan),
         "low": np.where(only, 0.0312, np.nan),
         "high": np.where(only, 0.0533, np.nan),
