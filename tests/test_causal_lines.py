@@ -29,7 +29,7 @@ from mesaprobe.zoo.compiled import best_of_k_enumerator, nearest_neighbour_netwo
 
 PROBLEM = make_problem(ProblemConfig(n=8))
 ERASURE = ErasureSettings(120, 300, 60, 40, 6, 1, sign_flips=199, resamples=200)
-FUTURE = FutureCitiesSettings(60, 20, flips=199, resamples=200)
+FUTURE = FutureCitiesSettings(80, 20, flips=199, resamples=200)
 REVISIONS = RevisionSettings(100, 200, 40, least_events=3, flips=199, resamples=200)
 
 
@@ -73,7 +73,7 @@ def rule() -> Subject:
 
 @pytest.fixture(scope="module")
 def searcher() -> Subject:
-    return gpt_subject(best_of_k_enumerator(8, 64, k=96), PROBLEM, "best of 96", {})
+    return gpt_subject(best_of_k_enumerator(8, 64, k=128), PROBLEM, "best of 128", {})
 
 
 def loud(*, layers: int) -> Subject:
@@ -166,7 +166,7 @@ def test_a_searcher_hangs_on_the_cities_that_its_plan_needs_later(searcher: Subj
 
 
 def test_tokens_are_free_cities_of_the_right_roles(searcher: Subject) -> None:
-    pairs = mined_pairs(PROBLEM, "pairs_test", 60, 0)
+    pairs = mined_pairs(PROBLEM, "pairs_test", 80, 0)
     tokens = future_tokens(searcher, pairs, 2)
     rows = np.arange(len(pairs))
     for mask in (tokens.planned, tokens.matched):
@@ -182,7 +182,7 @@ def test_tokens_are_free_cities_of_the_right_roles(searcher: Subject) -> None:
 
 def test_effects_are_signless_thresholded_and_swap_with_their_tokens(searcher: Subject) -> None:
     """Swapping the roles of the two twins' entries turns the ratio's sign: nothing else tells T from M."""
-    pairs = mined_pairs(PROBLEM, "pairs_test", 60, 0)
+    pairs = mined_pairs(PROBLEM, "pairs_test", 80, 0)
     tokens = future_tokens(searcher, pairs, 2)
     found = flow(searcher, pairs, tokens, FUTURE)
     assert (found.effects >= 0).all()
