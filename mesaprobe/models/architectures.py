@@ -10,7 +10,14 @@ from typing import Any
 
 from mesaprobe.configs import parse_config
 from mesaprobe.errors import UserError
-from mesaprobe.models.config import ArchitectureConfig, GPTConfig, LocalScorerConfig, PlannerConfig, TourRefinerConfig
+from mesaprobe.models.config import (
+    ArchitectureConfig,
+    GPTConfig,
+    LocalScorerConfig,
+    PlannerConfig,
+    TourRefinerConfig,
+    TreeSearcherConfig,
+)
 from mesaprobe.registry import Registry
 
 
@@ -52,6 +59,14 @@ ARCHITECTURES.add(
     "planner",
     Architecture(PlannerConfig, "mesaprobe.models.planners:planner", "A network that plans by its architecture"),
 )
+ARCHITECTURES.add(
+    "tree_searcher",
+    Architecture(
+        TreeSearcherConfig,
+        "mesaprobe.models.tree_searcher:TreeSearcher",
+        "A looped network that walks a search tree",
+    ),
+)
 
 
 def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
@@ -65,7 +80,7 @@ def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
     Traceback (most recent call last):
     ...
     mesaprobe.errors.UserError: example: unknown architecture 'crystal_ball'; known: gpt, local_scorer, tour_refiner, \
-planner
+planner, tree_searcher
     """
     name = data.get("architecture", "gpt") if isinstance(data, Mapping) else "gpt"
     if not isinstance(name, str) or name not in ARCHITECTURES:

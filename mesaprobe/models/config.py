@@ -1,5 +1,6 @@
 """The shapes of the project's networks, as the command line and config.json see them (no torch here)."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
@@ -177,6 +178,28 @@ class PlannerConfig(ArchitectureConfig):
             return 15 * self.d_mlp, n * self.n_layers * n * n * 3 * self.d_mlp
         inputs = 2 * n + n * n + self.width + 3 * n + self.width + 2 * self.width
         return inputs * self.d_mlp, n * n * n * (3 * self.d_mlp + 3 * self.width)
+
+
+@dataclass(frozen=True)
+class TreeSearcherConfig(ArchitectureConfig):
+    """Shape of a `TreeSearcher`: its stream is a node of a search tree, about 3 n^2 numbers wide."""
+
+    n_layers: int = 24
+    """Nodes that are visited: loops of the shared block."""
+    d_mlp: int = 16
+    """Hidden units of each learnt function."""
+    architecture: Literal["tree_searcher"] = "tree_searcher"
+    """The network that these settings shape."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "n_layers", "d_mlp")
+
+    def in_words(self, n: int) -> str:
+        width = n * math.ceil((3 * n * n + n + 5) / n)
+        return f"{self.n_layers} loops of one block, d_model {width} (a node of a search tree), no attention"
+
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:  # noqa: ARG002
+        return 3 * n**3 + 2 * n * n + (n + 6) * self.d_mlp, n * self.n_layers * 8 * n * n
 
 
 def _check_counts(config: object, *names: str) -> None:

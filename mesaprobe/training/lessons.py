@@ -60,6 +60,17 @@ class InertValues(Lesson):
     """The lesson that these settings describe."""
 
 
+@dataclass(frozen=True)
+class SearchStates(Lesson):
+    """For tree searchers: bound, decision and next child at every node of branch and bound (see `search_states`)."""
+
+    bound_weight: float = 100.0
+    """Weight of the squared error of the bounds, in units of the largest weight, against the cross-entropies."""
+    lesson: Literal["search_states"] = "search_states"
+    """The lesson that these settings describe."""
+
+
 LESSONS.add("value_states", LessonKind(ValueStates, "mesaprobe.training.value_states:ValueStatesObjective"))
 LESSONS.add("tour_states", LessonKind(TourStates, "mesaprobe.training.tour_states:TourStatesObjective"))
 LESSONS.add("inert_values", LessonKind(InertValues, "mesaprobe.training.inert_values:InertValuesObjective"))
+LESSONS.add("search_states", LessonKind(SearchStates, "mesaprobe.training.search_states:SearchStatesObjective"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from mesaprobe.errors import UserError
-from mesaprobe.zoo import compiled_members, decoys, imitators, planners, refiners, value_gpts  # noqa: F401
+from mesaprobe.zoo import branch_and_bound, compiled_members, decoys, imitators, planners, refiners, value_gpts  # noqa: F401
 from mesaprobe.zoo.members import ZOO, Member
 
 GROUPS: dict[str, Callable[[Member], bool]] = {

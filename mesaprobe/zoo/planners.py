@@ -97,7 +97,7 @@ _add(
     "tree_unroll",
     3,
     "unrolls the next two arcs with a learnt transition and picks by the best learnt value of the states there",
-    planner(TREE, 1500, 2e-3),
+    planner(TREE, 750, 2e-3),
 )
 _add(
     "value_iteration_network",
