@@ -152,7 +152,8 @@ def value_interchange(
     logits = run_logits(subject, test.runs[1])
     answers = labels, torch.from_numpy(test.old)
     available = logit_difference(logits, *answers) - logit_difference(pairs.base_logits(), *answers)
-    dormancy: dict[str, Any] = {"dormant": None}
+    whole = interchange_accuracy(pairs.logits(), labels)
+    dormancy: dict[str, Any] = {"dormant": bool(own.mean() > whole.mean())}
     if float(available.sum()) > 0:
         space = downstream_row_space(subject, probe[:ROW_SPACE_STATES].runs[0], aligned.site)
         found = check_dormancy(pairs, logits, answers, aligned.basis, space, rng)
@@ -177,7 +178,7 @@ def value_interchange(
             "site": str(aligned.site),
             "dimension": k,
             "validation_accuracy": aligned.validation,
-            "whole_site_accuracy": float(interchange_accuracy(pairs.logits(), labels).mean()),
+            "whole_site_accuracy": float(whole.mean()),
             "source_accuracy": float((logits.argmax(dim=1) == labels).double().mean()),
             "test_pairs": len(test),
             "rival_pairs": len(rival),
