@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mesaprobe.errors import UserError
+from mesaprobe.evidence.causal_models import next_cities
 from mesaprobe.evidence.pairs import SubjectPairs, optimal_pairs
-from mesaprobe.evidence.plan_interchange import edge_directions, edge_pairs
+from mesaprobe.evidence.plan_interchange import edge_directions, edge_keys, edge_pairs
 from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.evidence.value_interchange import candidate_sites
 from mesaprobe.instruments.activations import Site
@@ -86,8 +87,9 @@ def plan_editing(subject: Subject, settings: PlanEditingSettings, seed: int) -> 
         )
     learned = edge_pairs(subject, "pairs_probe", settings.edge_pairs, seed)
     trials = [
-        _Steering(site, k, edge_directions(subject, learned, site, k)[0])
+        _Steering(site, k, bases[..., :k])
         for site in sites
+        for bases in (edge_directions(subject, learned, site, max(settings.edge_dimensions)),)
         for k in settings.edge_dimensions
     ]
     rates = [float(outcomes(subject, probe, trial, relevant=True)[0].mean()) for trial in trials]
@@ -119,15 +121,28 @@ def outcomes(
     """Which steered rollouts are optimal on the twin, and which are the tours without steering."""
     pairs = found.pairs
     twin, entries = (pairs.relevant, pairs.entries) if relevant else (pairs.irrelevant, pairs.irrelevant_entries)
-    u, v = np.sort(entries[:, 0], axis=1).T if subject.problem.symmetric else entries[:, 0].T
-    bases = steering.bases[torch.from_numpy(u * subject.problem.n + v)]
-    plain = steered_rollout(subject, pairs.base, twin, pairs.prefixes, pairs.lengths, steering.site, bases, 0.0)
+    bases = steering.bases[torch.from_numpy(edge_keys(subject, entries[:, 0]))]
+    plain = _plain_rollout(subject, pairs.base, pairs.prefixes, pairs.lengths)
     steered = steered_rollout(subject, pairs.base, twin, pairs.prefixes, pairs.lengths, steering.site, bases, dose)
     best = optimal_rollouts(twin.weights, pairs.prefixes, pairs.lengths, np.zeros(pairs.prefixes.shape)).action_values
     rows = np.arange(len(found))
     spent = prefix_costs(twin.weights, pairs.prefixes, pairs.lengths)
     optimum = spent + best[rows, pairs.lengths - 1].min(axis=1)
     return twin.tour_costs(steered) == optimum, (steered == plain).all(axis=1)
+
+
+def _plain_rollout(
+    subject: Subject, base: Instances, prefixes: Int64[np.ndarray, "batch n"], lengths: Int64[np.ndarray, " batch"]
+) -> Int64[np.ndarray, "batch n"]:
+    """The tours that the subject walks from the states on."""
+    n = subject.problem.n
+    tours = np.where(np.arange(n) < lengths[:, None], prefixes, 0)
+    features = torch.from_numpy(base.features)
+    for length in range(int(lengths.min()), n):
+        walking = np.flatnonzero(lengths <= length)
+        run = Run(features[torch.from_numpy(walking)], torch.from_numpy(tours[walking, :length]))
+        tours[walking, length] = next_cities(subject, run)
+    return tours
 
 
 def steered_rollout(
@@ -221,8 +236,7 @@ def _result(
 def _log_odds(subject: Subject, test: SubjectPairs, steering: _Steering, dose: float) -> Float64[np.ndarray, " pair"]:
     """logit(y*) - logit(base action) at the state itself, under a dose of the relevant edge."""
     pairs, rows = test.pairs, np.arange(len(test))
-    u, v = np.sort(pairs.entries[:, 0], axis=1).T if subject.problem.symmetric else pairs.entries[:, 0].T
-    bases = steering.bases[torch.from_numpy(u * subject.problem.n + v)]
+    bases = steering.bases[torch.from_numpy(edge_keys(subject, pairs.entries[:, 0]))]
     base, relevant, _ = test.runs
     logits = _steered_logits(subject, base, relevant, steering.site, bases, dose).double().numpy()
     return logits[rows, test.target] - logits[rows, test.base_action]
@@ -235,7 +249,7 @@ LINES.add(
         NAME,
         plan_editing,
         {
-            "quick": PlanEditingSettings(240, 500, 30, 80),
+            "quick": PlanEditingSettings(240, 400, 24, 60),
             "standard": PlanEditingSettings(500, 1200, 80, 250),
             "full": PlanEditingSettings(1500, 3000, 200, 800),
         },

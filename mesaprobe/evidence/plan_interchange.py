@@ -152,41 +152,51 @@ def plan_interchange(
     """
     kept = 3 * len(probe) // 4
     train, held = probe[slice(0, kept)], probe[slice(kept, None)]
-    trials = [(site, k) for site in sites for k in dimensions]
-    values = [exchange_edges(subject, search, train, held, site, k).value for site, k in trials]
-    return exchange_edges(subject, search, probe, test, *trials[int(np.argmax(values))])
+    told = predictions(search, held)
+    trials = [
+        (exchange_edges(subject, held, site, bases[..., :k], told).value, site, k)
+        for site in sites
+        for bases in (edge_directions(subject, train, site, max(dimensions)),)
+        for k in dimensions
+    ]
+    _, site, dimension = max(trials, key=lambda trial: trial[0])
+    bases = edge_directions(subject, probe, site, dimension)
+    return exchange_edges(subject, test, site, bases, predictions(search, test))
 
 
 def exchange_edges(
-    subject: Subject, search: CausalModel, probe: EdgePairs, test: EdgePairs, site: Site, dimension: int
+    subject: Subject,
+    test: EdgePairs,
+    site: Site,
+    bases: Float64[Tensor, "edge d k"],
+    told: tuple[Bool[np.ndarray, "pair n"], Bool[np.ndarray, "pair n"]],
 ) -> PlanInterchange:
-    """The same at one site, with up to `dimension` directions per edge."""
-    moved, stays = predictions(search, test)
-    bases, counted = edge_directions(subject, probe, site, dimension)
+    """The same at one site with given directions of every edge and given `predictions`."""
+    moved, stays = told
     pairs = Interchange.at(subject, *test.runs, site)
-    n = subject.problem.n
-    keys = np.sort(test.edges, axis=1) if subject.problem.symmetric else test.edges
-    own = torch.from_numpy(keys[:, 0] * n + keys[:, 1])
-    before, after = pairs.base_logits(), _exchanged(pairs, bases[own])
-    whole = pairs.logits()
+    before, after = pairs.base_logits(), _exchanged(pairs, bases[torch.from_numpy(edge_keys(subject, test.edges))])
     signs = -np.sign(test.changes)[:, None]
     effects = (after - before).double().numpy() * signs
-    full = (whole - before).double().numpy() * signs
-    wins, count = comparisons(full, moved, stays)
+    wins, count = comparisons((pairs.logits() - before).double().numpy() * signs, moved, stays)
     return PlanInterchange(
         effects,
         moved,
         stays,
         {
             "site": str(site),
-            "directions_per_edge": dimension,
-            "probe_pairs_per_edge": float(counted.mean()),
+            "directions_per_edge": bases.shape[2],
             "pairs": len(test),
             "whole_site_value": float(2 * wins.sum() / count.sum() - 1) if count.sum() else None,
             "share_moved": float((np.abs(effects) >= SMALLEST)[moved].mean()) if moved.any() else None,
             "share_stay": float((np.abs(effects) >= SMALLEST)[stays].mean()) if stays.any() else None,
         },
     )
+
+
+def edge_keys(subject: Subject, edges: Int64[np.ndarray, "pair 2"]) -> Int64[np.ndarray, " pair"]:
+    """u n + v of every edge, u < v where both directions are one."""
+    ends = np.sort(edges, axis=1) if subject.problem.symmetric else edges
+    return ends[:, 0] * subject.problem.n + ends[:, 1]
 
 
 def predictions(search: CausalModel, pairs: EdgePairs) -> tuple[Bool[np.ndarray, "pair n"], Bool[np.ndarray, "pair n"]]:
@@ -218,21 +228,20 @@ def _uses_edge(subject: Subject, pairs: EdgePairs) -> Bool[np.ndarray, "pair n"]
 
 def edge_directions(
     subject: Subject, probe: EdgePairs, site: Site, dimension: int
-) -> tuple[Tensor, Int64[np.ndarray, " edge"]]:
-    """For every edge u n + v an orthonormal basis [d, dimension] (zeros where it was too rare), and its pairs."""
+) -> Float64[Tensor, "edge d {dimension}"]:
+    """For every edge (by `edge_keys`) an orthonormal basis of the main directions in which it moves the site; zeros
+    where the edge was too rare to show so many. The first k columns are the basis of dimension k."""
     n = subject.problem.n
     pairs = Interchange.at(subject, *probe.runs, site)
     changes = (pairs.source - pairs.own)[:, 0].double()
-    keys = np.sort(probe.edges, axis=1) if subject.problem.symmetric else probe.edges
-    own = keys[:, 0] * n + keys[:, 1]
+    own = edge_keys(subject, probe.edges)
     bases = torch.zeros(n * n, changes.shape[1], dimension)
-    counts = np.bincount(own, minlength=n * n)
-    for edge in np.flatnonzero(counts):
+    for edge in np.unique(own):
         rows = torch.from_numpy(np.flatnonzero(own == edge))
         _, sizes, directions = torch.linalg.svd(changes[rows], full_matrices=False)
         held = min(dimension, int((sizes > 1e-9 * sizes[0].clamp(min=1e-12)).sum()))
         bases[edge, :, :held] = directions[:held].T.float()
-    return bases, counts[counts > 0]
+    return bases
 
 
 def _exchanged(pairs: Interchange, bases: Tensor) -> Tensor:
