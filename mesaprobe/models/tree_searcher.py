@@ -70,14 +70,15 @@ class Node(NamedTuple):
         """The node that a stream holds."""
         tables, depth, extras = stream[..., : 3 * n * n + n + EXTRAS].split([3 * n * n, n, EXTRAS], dim=2)
         path, tried, best = (part.unflatten(2, (n, n)) for part in tables.split(n * n, dim=2))
-        return Node(path, tried, best, depth, *extras.unbind(2))
+        best_cost, bound, pruned, found, done = extras.unbind(2)
+        return Node(path, tried, best, depth, best_cost, bound, pruned, found, done)
 
     @staticmethod
-    def root(shape: tuple[int, int], n: int, like: Tensor) -> "Node":
+    def root(shape: tuple[int, ...], n: int, like: Tensor) -> "Node":
         """Nothing visited, nothing found."""
-        tables = [like.new_zeros(*shape, n, n) for _ in range(3)]
+        table, number = like.new_zeros(*shape, n, n), like.new_zeros(shape)
         depth = F.one_hot(torch.zeros(shape, dtype=torch.long, device=like.device), n).to(like)
-        return Node(*tables, depth, *(like.new_zeros(shape) for _ in range(EXTRAS)))
+        return Node(table, table, table, depth, number, number, number, number, number)
 
 
 class Visit(NamedTuple):
