@@ -243,8 +243,15 @@ def _consistency(
         kept = rejected & (rows < count)[:, None]
         at = np.nonzero(kept)
         data = Candidates(gaps[kept], values[kept] - values[rows, chosen][at[0]], nuisance[kept], states.groups[at[0]])
-        estimate = partial_spearman(data, rng)
-        found[name] = {"value": estimate.value, "ci": list(estimate.ci), "candidates": int(kept.sum())}
+        consistency = partial_spearman(data, rng)
+        estimate = consistency.estimate
+        found[name] = {
+            "value": None if estimate is None else estimate.value,
+            "ci": None if estimate is None else list(estimate.ci),
+            "logit_left": consistency.logit_left,
+            "value_left": consistency.value_left,
+            "candidates": int(kept.sum()),
+        }
     return found
 
 

@@ -1,10 +1,12 @@
 """Which far edges move the network's choice: those of the chosen, of the rejected, of neither completion."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
-from mesaprobe.report.lines.summary import line_summary
-from mesaprobe.report.markup import Html, details, element, join, table
+from mesaprobe.report.lines.summary import figure_with_interval, summary_with
+from mesaprobe.report.markup import Html, details, element, join, paragraph, table
 from mesaprobe.report.plots import HIGHLIGHT, NULL_COLOUR, embed, label, method_style, new_figure
 from mesaprobe.report.section import Figures, Section
 from mesaprobe.report.wording import number, number_interval
@@ -15,6 +17,16 @@ _SIDES = {
     "contrast": "chosen against rejected",
 }
 _MARKS = ("circle", "diamond", "square", "triangle-up")
+
+
+def consistency_words(found: dict[str, Any]) -> Html:
+    """Value consistency, in a sentence."""
+    optimal, own = (found["value_consistency"][name] for name in ("optimal", "own"))
+    return paragraph(
+        f"Value consistency (rank correlation of logit gaps with value gaps over rejected candidates, given what rules "
+        f"know): {figure_with_interval(optimal)} for exact values, {figure_with_interval(own)} for the cost of the "
+        "network's own completions."
+    )
 
 
 def attribution_section(arrays: dict[str, np.ndarray]) -> Html:
@@ -117,7 +129,7 @@ ATTRIBUTION = Section(
     "It is a property of the input-output map: a learned map of values passes, too. At a very sharp choice, rejected "
     "completions leave no trace in the output, and a certain searcher then scores low. Edges that touch an option are "
     "left out, so a look-ahead of two steps is not seen.",
-    line_summary("E4"),
+    summary_with("E4", consistency_words),
     Figures(
         "E4",
         (

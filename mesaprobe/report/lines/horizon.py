@@ -1,12 +1,49 @@
 """Accuracy over look-ahead need, beside the network's local imitator."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
-from mesaprobe.report.lines.summary import line_summary
-from mesaprobe.report.markup import Html
+from mesaprobe.report.lines.summary import figure_with_interval, line_summary, summary_with
+from mesaprobe.report.markup import Html, join, paragraph, table
 from mesaprobe.report.plots import NULL_COLOUR, embed, method_style, new_figure
 from mesaprobe.report.section import Figures, Section
+from mesaprobe.report.wording import number, percent
+
+
+def horizon_numbers(details: dict[str, Any]) -> Html:
+    """The same on instances drawn otherwise, the slopes, and the same state by another road."""
+    drawn = [("as trained", details["unmatched"]), *details["drawn_otherwise"].items()]
+    rows = [
+        (
+            name,
+            figure_with_interval(entry),
+            percent(entry.get("accuracy")),
+            percent(entry.get("imitator_accuracy")),
+            number(entry.get("ratio")) if name != "as trained" else "1",
+        )
+        for name, entry in drawn
+    ]
+    head = ("instances", "value (95% interval)", "network right", "imitator right", "ratio")
+    slopes = details["slopes"]
+    words = [
+        paragraph(
+            f"Slope of the log odds of being right, with margin and step beside it: "
+            f"{figure_with_interval(slopes['d*'])} per step of d*, {figure_with_interval(slopes['log2 nodes'])} per "
+            f"doubling of the branch-and-bound tree. Other numbers of cities: {details['other_n']}."
+        )
+    ]
+    same = details["same_state_by_another_road"]
+    if same is not None:
+        words.append(
+            paragraph(
+                f"Context: reached by another road, the same state is answered with the same city in "
+                f"{percent(same['same_city'])} of {same['states']} cases (divergence {number(same['divergence'])} "
+                f"nats; between instances {number(same['divergence_between_instances'])})."
+            )
+        )
+    return join([table("Deep decisions (d* of 2 and more) of instances drawn otherwise", head, rows), *words])
 
 
 def horizon_section(arrays: dict[str, np.ndarray]) -> Html:
@@ -54,7 +91,7 @@ HORIZON = Section(
     "trees that imitate it from local features. The value averages d* of 2 and more.",
     "What is computed, not how: a learned map from states to values scores high, too. A searcher over few tours is "
     "wrong about the optimum as often as a rule and scores low; the next section asks it about its own tours.",
-    line_summary("E2"),
+    summary_with("E2", horizon_numbers),
     Figures(
         "E2",
         ("needs", *(f"{arm}_{end}" for arm in ("own", "local") for end in ("value", "low", "high"))),

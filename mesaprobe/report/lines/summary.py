@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from mesaprobe.report.markup import Html, join, paragraph
 from mesaprobe.report.plots import NULL_COLOUR, embed, label, method_style, new_figure
-from mesaprobe.report.wording import known, number, number_interval, sentence
+from mesaprobe.report.wording import NOT_KNOWN, known, number, number_interval, sentence
 
 _SUBJECT = "this network"
 
@@ -35,6 +35,24 @@ def line_summary(line: str) -> Callable[[dict[str, Any]], Html]:
         return join([paragraph(sentence(f"{words}p = {number(entry['p'])}")), *why, figure])
 
     return numbers
+
+
+def summary_with(line: str, more: Callable[[dict[str, Any]], Html]) -> Callable[[dict[str, Any]], Html]:
+    """`line_summary`, and behind it what `more` writes from the line's details, where there is a value."""
+
+    def numbers(report: dict[str, Any]) -> Html:
+        shown = line_summary(line)(report)
+        found = [entry for entry in report["lines"] if entry["id"] == line and known(entry["value"])]
+        return join([shown, *(more(entry["details"]) for entry in found)])
+
+    return numbers
+
+
+def figure_with_interval(estimate: dict[str, Any] | None) -> str:
+    """A stored value with its interval in words."""
+    if estimate is None or not known(estimate["value"]):
+        return NOT_KNOWN
+    return f"{number(estimate['value'])} ({number_interval(estimate['ci'])})"
 
 
 def summary_figure(entry: dict[str, Any]) -> go.Figure:

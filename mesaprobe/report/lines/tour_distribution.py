@@ -1,12 +1,31 @@
 """The network's probability of whole tours over their cost."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
-from mesaprobe.report.lines.summary import line_summary
-from mesaprobe.report.markup import Html
+from mesaprobe.report.lines.summary import figure_with_interval, summary_with
+from mesaprobe.report.markup import Html, paragraph
 from mesaprobe.report.plots import embed, method_style, new_figure
 from mesaprobe.report.section import Figures, Section
+from mesaprobe.report.wording import NOT_KNOWN, known, number
+
+
+def temperature_words(found: dict[str, Any]) -> Html:
+    """Slope and implied temperature, in a sentence."""
+    slope = figure_with_interval(found["nats_per_unit_of_cost"])
+    share = found["implied_temperature_of_mean_tour"]
+    warmth = (
+        f"a temperature of {number(found['implied_temperature'])} units ({number(share)} of a mean tour)"
+        if known(share)
+        else f"no temperature, since the slope is not clearly negative ({NOT_KNOWN})"
+    )
+    return paragraph(
+        f"Beyond the rules, a unit of cost changes the log-probability of a tour by {slope} nats: {warmth}. Over "
+        f"{number(found['tours_per_instance'])} tours of {number(found['instances'])} instances; before the rules the "
+        f"rank correlation is {number(found['rank_correlation_before_rules'])}."
+    )
 
 
 def tour_distribution_section(arrays: dict[str, np.ndarray]) -> Html:
@@ -45,6 +64,6 @@ TOUR_DISTRIBUTION = Section(
     "fidelity, and the temperature that it implies. Context, not part of the score.",
     "Good values of single steps add up to a distribution over tours as well. Most tours are far from the optimum, and "
     "the network hardly ever meets them.",
-    line_summary("E1b"),
+    summary_with("E1b", temperature_words),
     Figures("E1b", ("log_p", "costs", "optimum"), tour_distribution_section, line="E1b"),
 )
