@@ -74,7 +74,10 @@ class Reading:
         found = self.predictions[self.site].astype(np.float64)
         guesses = found
         if np.ptp(found) > 0:
-            guesses = residualised_predictions(found[:, None], question.z, groups, fold, seed, READOUT_TREES)[:, 0]
+            # g(Z), which the probe saw, is a function of Z that trees would otherwise have to learn anew.
+            known = question.answers - self.task.test_residuals
+            z = np.concatenate([question.z, known[:, None]], axis=1)
+            guesses = residualised_predictions(found[:, None], z, groups, fold, seed, READOUT_TREES)[:, 0]
         return self._readout(found, guesses)
 
     def _readout(self, found: Float64[np.ndarray, " row"], guesses: Float64[np.ndarray, " row"]) -> "Readout":
