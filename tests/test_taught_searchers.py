@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from mesaprobe.errors import UserError
 from mesaprobe.instruments.activations import residual_sites
@@ -335,13 +334,15 @@ def test_certified_searchers_were_certified_by_their_states(name: str) -> None:
     assert isinstance(ZOO[name].recipe, Taught)
 
 
-def test_the_last_stream_of_a_stored_refiner_is_a_tour() -> None:
-    folder = ZOO_FOLDER / "trained" / "two_opt-loop"
-    weights, tours, features = drawn(20, n=8)
-    hook = "blocks.7.hook_resid_post"
-    seen = load(folder).activations(features, torch.from_numpy(tours[:, :3]), [hook])[hook][:, 10]
-    slots = seen.unflatten(1, (8, 8))
-    assert (slots.sum(2) - 1).abs().max() < 1e-4
-    assert (F.one_hot(slots.argmax(2), 8).sum(1) == 1).float().mean() > 0.95
-    assert (slots.argmax(2)[:, 0].numpy() == tours[:, 2]).all()
-    assert len(weights) == 20
+def test_the_stored_refiner_holds_the_supervised_tour_after_every_loop() -> None:
+    """The plan that is read straight off its stream: at least 90 % of loops (in fact nearly all)."""
+    subject, instances = load(ZOO_FOLDER / "trained" / "two_opt-loop"), make_problem(ProblemConfig(n=8))
+    base = instances.draw(200, np.random.default_rng(0))
+    tours = random_tours(200, 8, np.random.default_rng(1))
+    shown, loops = torch.from_numpy(tours[:, :2]), Tours("two_opt", "cheapest", 8)
+    hooks = [f"blocks.{loop}.hook_resid_post" for loop in range(8)]
+    seen = subject.activations(torch.from_numpy(base.features), shown, hooks)
+    held = torch.stack([seen[hook][:, 9].unflatten(1, (8, 8)).argmax(2) for hook in hooks]).numpy()
+    starts = first_tours(shown, 8)[:, 1].numpy()
+    supervised = loops.taught(base.weights.astype(np.int64), starts, np.full(200, 2), 8)[1:]
+    assert (held == supervised).all(axis=2).mean(axis=1).min() > 0.9

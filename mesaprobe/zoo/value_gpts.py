@@ -56,7 +56,7 @@ def _add(name: str, family: str, course: Course) -> None:
 
 
 _add("lookahead-4x128", "lookahead", value_gpt(ValueStates("two_arcs"), 2000))
-_add("interchange-4x128", "interchange_trained", value_gpt(ValueStates("ordered_completions"), 1200))
+_add("interchange-4x128", "interchange_trained", value_gpt(ValueStates("ordered_completions"), 1700))
 _add(
     "value_iteration-4x128",
     "value_iteration",
