@@ -200,6 +200,8 @@ def test_problems_without_pairs_and_subjects_without_streams_are_not_measured(ru
     assert LINES["E9"].measure(few, FUTURE, 0).status == "na"
     result = LINES["E9"].measure(optimal_subject(planted=False), FUTURE, 0)
     assert (result.status, result.value) == ("na", None)
+    plane = make_problem(ProblemConfig("euclidean", 8))
+    assert "moved point" in str(LINES["E9"].measure(wrap(TourGPT(GPTConfig(8, 1, 1), 8, 2), plane), FUTURE, 0).reason)
     none = LINES["E9"].measure(rule, dataclasses.replace(FUTURE, least_pairs=1000), 0)
     assert none.status == "na"
     assert "pairs" in str(none.reason)

@@ -80,6 +80,10 @@ class Flow:
 
 def future_cities(subject: Subject, settings: FutureCitiesSettings, seed: int) -> LineResult:
     """Run the line on a subject. Needs hook points of the residual stream and a problem that has pairs."""
+    if subject.problem.planar:
+        return LineResult(
+            "na", "a moved point changes all its distances, those that the plan uses and those it does not"
+        )
     try:
         component_cells(subject, "residual", [])
         probe = mined_pairs(subject.problem, "pairs_probe", settings.probe_pairs, seed)

@@ -124,10 +124,10 @@ def _later_arcs(tours: np.ndarray, lengths: np.ndarray, symmetric: bool) -> Bool
 
 
 def _any_used(entries: Int64[np.ndarray, "pair 2 2"], used: np.ndarray) -> Bool[np.ndarray, " pair"]:
-    """Whether one of the changed entries is used; where a city moved (u, u), whether it is a free one: all are."""
+    """Whether one of the changed entries is used."""
     rows = np.arange(len(entries))[:, None]
     u, v = np.maximum(entries[..., 0], 0), np.maximum(entries[..., 1], 0)
-    return ((used[rows, u, v] | (u == v)) & (entries[..., 0] >= 0)).any(axis=1)
+    return np.asarray((used[rows, u, v] & (entries[..., 0] >= 0)).any(axis=1))
 
 
 def _ends(entries: Int64[np.ndarray, "pair 2 2"], n: int) -> Bool[np.ndarray, "pair n"]:
