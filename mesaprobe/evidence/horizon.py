@@ -1,8 +1,8 @@
 """E2: does the network stay right where a state needs looking further ahead than any rule does?
 
-acc(k) is the share of right decisions among states with look-ahead need d* = k, and acc_g(k) that of a boosted imitator
-of the network on local features, on the same states; margins are matched by averaging over the same bins of margin for
-every k. The line's value is
+acc(k) is the share of right decisions among states with look-ahead need d* = k, and acc_g(k) the chance of being right
+of a boosted imitator of the network's choices on local features, on the same states; margins are matched by averaging
+over the same bins of margin for every k. The line's value is
 
     mean over k >= 2 of [acc(k) - acc_g(k)] / [1 - acc_g(k)] ,
 
@@ -27,6 +27,7 @@ from mesaprobe.evidence.decision_states import (
     states_of_set,
 )
 from mesaprobe.evidence.imitator import Imitator, fit_imitator
+from mesaprobe.evidence.noise_model import NoiseModel, fit_noise
 from mesaprobe.evidence.pairs import label_cache
 from mesaprobe.evidence.protocol import SETS
 from mesaprobe.evidence.result import LINES, Line, LineResult
@@ -83,8 +84,8 @@ class Answers:
     """Who is right at the states of a set, and the cell of each."""
 
     right: Bool[np.ndarray, " state"]
-    imitated: Bool[np.ndarray, " state"]
-    """Whether the imitator is right."""
+    imitated: Float64[np.ndarray, " state"]
+    """Chance that the imitator is right."""
     needs: Int64[np.ndarray, " state"]
     margins: Int64[np.ndarray, " state"]
     """Bin of the margin."""
@@ -122,18 +123,43 @@ def balanced_set(problem: Problem, name: str, settings: HorizonSettings, seed: i
     return evaluation_set(config, label_cache())
 
 
-def imitator_of(subject: Subject, states: DecisionStates, seed: int) -> Imitator:
-    """The local imitator, fitted to the network's answers at these states."""
-    return fit_imitator(states, states.nuisance(), log_chances(subject, states), seed)
+@dataclass(frozen=True, eq=False)
+class CalibratedImitator:
+    """The local imitator with the noise that makes its chances those of the network's choices, given what it sees.
+
+    Its most likely city would be no null: where rules are wrong by selection, as on all deep states, a rule's
+    favourite is wrong, too, and a network that errs at random beats it. What a network without look-ahead reaches is
+    the chance, given Z, that it names a right city.
+    """
+
+    trees: Imitator
+    noise: NoiseModel
+
+    def chance_of(self, states: DecisionStates, cities: Bool[np.ndarray, "state n"]) -> Float64[np.ndarray, " state"]:
+        """Chance that the network, as far as the imitator knows it, names one of these cities."""
+        free = states.free
+        costs = np.where(free, -self.trees.scores(states.nuisance(), free), 0.0)
+        return np.asarray(np.where(cities, np.exp(self.noise.log_p(costs, free)), 0.0).sum(axis=1))
+
+
+def imitator_of(subject: Subject, states: DecisionStates, seed: int) -> CalibratedImitator:
+    """Trees fitted to the network's answers on three quarters of the instances; noise fitted to its choices on the
+    rest."""
+    log_p, nuisance, free = log_chances(subject, states), states.nuisance(), states.free
+    shown = states.groups % 4 != 0
+    choices = np.eye(free.shape[1])[log_p.argmax(axis=1)]
+    with np.errstate(divide="ignore"):
+        trees = fit_imitator(states[shown], nuisance[shown], np.log(choices[shown]), seed)
+    costs = np.where(free, -trees.scores(nuisance, free), 0.0)[~shown]
+    return CalibratedImitator(trees, fit_noise(costs, free[~shown], choices[~shown])[0])
 
 
 def _answers(
-    subject: Subject, imitator: Imitator, states: DecisionStates, cells: Int64[np.ndarray, "state 3"]
+    subject: Subject, imitator: CalibratedImitator, states: DecisionStates, cells: Int64[np.ndarray, "state 3"]
 ) -> Answers:
     optimal = states.optimal()
     right = is_right(log_chances(subject, states), optimal)
-    imitated = is_right(imitator.scores(states.nuisance(), states.free), optimal)
-    return Answers(right, imitated, cells[:, 0], cells[:, 1], states.groups)
+    return Answers(right, imitator.chance_of(states, optimal), cells[:, 0], cells[:, 1], states.groups)
 
 
 def horizon_curve(answers: Answers, settings: HorizonSettings, rng: np.random.Generator) -> Estimates:
@@ -166,7 +192,7 @@ def _gains(answers: Answers, settings: HorizonSettings) -> Float64[np.ndarray, "
 
 
 def _shifted(
-    subject: Subject, imitator: Imitator, settings: HorizonSettings, seed: int, rng: np.random.Generator
+    subject: Subject, imitator: CalibratedImitator, settings: HorizonSettings, seed: int, rng: np.random.Generator
 ) -> dict[str, dict[str, object]]:
     """Right answers beyond the imitator's on deep decisions of instances drawn otherwise, margins not matched."""
     found: dict[str, dict[str, object]] = {}

@@ -7,7 +7,7 @@ best, by a clear margin. There
 
     value = [acc_m - acc_g] / [1 - acc_g] ,
 
-acc_m being how often the network names its own best, acc_g how often a boosted imitator of it on local features does.
+acc_m being how often the network names its own best, acc_g the chance that a boosted imitator of its choices does.
 The imitator knows what a nearest-neighbour completion of every candidate costs. A one-step rule never names such a city
 unless its imitator does too; an exact enumerator of any set of tours always does. Nothing is said of the optimum.
 """
@@ -73,7 +73,7 @@ def own_horizon(subject: Subject, settings: OwnHorizonSettings, seed: int) -> Li
         )
     rows = np.arange(len(states))
     named = best[rows, log_chances(subject, states).argmax(axis=1)][looked]
-    imitated = best[rows, imitator.scores(states.nuisance(), states.free).argmax(axis=1)][looked]
+    imitated = imitator.chance_of(states, best)[looked]
     return _result(named, imitated, states[np.flatnonzero(looked)], len(states), settings, rng)
 
 
@@ -109,7 +109,7 @@ def _some_of_each(test: EvaluationSet, count: int, rng: np.random.Generator) -> 
 
 def _result(
     named: Bool[np.ndarray, " state"],
-    imitated: Bool[np.ndarray, " state"],
+    imitated: Float64[np.ndarray, " state"],
     states: DecisionStates,
     tried: int,
     settings: OwnHorizonSettings,

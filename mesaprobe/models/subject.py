@@ -157,7 +157,7 @@ class ModuleSubject(Subject):
 
     def random_twin(self, seed: int) -> "ModuleSubject":
         module = _redrawn(self.module, seed) if self._make_twin is None else self._make_twin(seed).to(self.device)
-        return ModuleSubject(
+        return type(self)(
             module,
             self.problem,
             city_positions=self._cities,
