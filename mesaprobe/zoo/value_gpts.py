@@ -60,5 +60,5 @@ _add("interchange-4x128", "interchange_trained", value_gpt(ValueStates("ordered_
 _add(
     "value_iteration-4x128",
     "value_iteration",
-    value_gpt(ValueStates("walks_one"), 500, start="trained_models/zoo/trained/lookahead-4x128"),
+    value_gpt(ValueStates("walks_one"), 800, start="trained_models/zoo/trained/lookahead-4x128"),
 )
