@@ -159,7 +159,8 @@ def _read_together(tokens: Tokens, tasks: Sequence[Task], beside: bool, seed: in
             guesses.append(laid[:, question.asked])
         judged = task.probe.judged
         r = task.probe_residuals[judged]
-        information = 1 - np.square(r - guesses[0][:, judged]).sum(axis=1) / np.square(r).sum()
+        total = max(float(np.square(r).sum()), 1e-300)
+        information = 1 - np.square(r - guesses[0][:, judged]).sum(axis=1) / total
         found.append(Reading(task, tokens.view, tokens.sites, information, guesses[1]))
     return found
 

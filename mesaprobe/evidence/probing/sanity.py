@@ -62,6 +62,9 @@ def sanity_summary(own: Mapping[str, Reading], twins: Sequence[Mapping[str, Read
     """Information about each target at the best site, of the network and of its twins; JSON values."""
     found: dict[str, Any] = {}
     for name in NAMES:
+        if not np.any(own[name].task.test_residuals):
+            found[name] = None  # with few cities nobody is visited but city 0 and the current one
+            continue
         value = _information(own[name])
         others = np.array([_information(twin[name]) for twin in twins])
         found[name] = {
