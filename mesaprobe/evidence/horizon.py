@@ -1,8 +1,8 @@
 """E2: does the network stay right where a state needs looking further ahead than any rule does?
 
-acc(k) is the share of right decisions among states with look-ahead need d* = k, and acc_g(k) the chance of being right
-of a boosted imitator of the network's choices on local features, on the same states; margins are matched by averaging
-over the same bins of margin for every k. The line's value is
+acc(k) is the share of right decisions among states with look-ahead need d* = k, and acc_g(k) that of a boosted
+imitator of the network's choices on local features (the better of its chance and its favourite), on the same states;
+margins are matched by averaging over the same bins of margin for every k. The line's value is
 
     mean over k >= 2 of [acc(k) - acc_g(k)] / [1 - acc_g(k)] ,
 
@@ -73,6 +73,7 @@ class HorizonSettings:
     fewest_in_cell: int = 5
     fewest_deep: int = 30
     powered_deep: int = 100
+    local_null: str = "the better of the imitator's chance and its favourite"
     most_of_imitator: float = 0.95
     """1 - acc_g counts as at least 1 - this."""
     resamples: int = 2000
@@ -86,6 +87,8 @@ class Answers:
     right: Bool[np.ndarray, " state"]
     imitated: Float64[np.ndarray, " state"]
     """Chance that the imitator is right."""
+    favourite: Bool[np.ndarray, " state"]
+    """Whether its most likely city is."""
     needs: Int64[np.ndarray, " state"]
     margins: Int64[np.ndarray, " state"]
     """Bin of the margin."""
@@ -127,9 +130,10 @@ def balanced_set(problem: Problem, name: str, settings: HorizonSettings, seed: i
 class CalibratedImitator:
     """The local imitator with the noise that makes its chances those of the network's choices, given what it sees.
 
-    Its most likely city would be no null: where rules are wrong by selection, as on all deep states, a rule's
-    favourite is wrong, too, and a network that errs at random beats it. What a network without look-ahead reaches is
-    the chance, given Z, that it names a right city.
+    Its most likely city alone would be no null: where rules are wrong by selection, as on all deep states, a rule's
+    favourite is wrong, too, and a network that errs at random beats it. What such a network reaches is the chance,
+    given Z, that it names a right city. The chance alone is too little for a network that follows local features more
+    closely than trees can learn. The null is the better of both.
     """
 
     trees: Imitator
@@ -140,6 +144,10 @@ class CalibratedImitator:
         free = states.free
         costs = np.where(free, -self.trees.scores(states.nuisance(), free), 0.0)
         return np.asarray(np.where(cities, np.exp(self.noise.log_p(costs, free)), 0.0).sum(axis=1))
+
+    def favours(self, states: DecisionStates, cities: Bool[np.ndarray, "state n"]) -> Bool[np.ndarray, " state"]:
+        """Whether its most likely city is one of these."""
+        return is_right(self.trees.scores(states.nuisance(), states.free), cities)
 
 
 def imitator_of(subject: Subject, states: DecisionStates, seed: int) -> CalibratedImitator:
@@ -159,7 +167,8 @@ def _answers(
 ) -> Answers:
     optimal = states.optimal()
     right = is_right(log_chances(subject, states), optimal)
-    return Answers(right, imitator.chance_of(states, optimal), cells[:, 0], cells[:, 1], states.groups)
+    chance, favourite = imitator.chance_of(states, optimal), imitator.favours(states, optimal)
+    return Answers(right, chance, favourite, cells[:, 0], cells[:, 1], states.groups)
 
 
 def horizon_curve(answers: Answers, settings: HorizonSettings, rng: np.random.Generator) -> Estimates:
@@ -168,13 +177,13 @@ def horizon_curve(answers: Answers, settings: HorizonSettings, rng: np.random.Ge
     cell = answers.needs * bins + answers.margins
     inside = cell[None] == np.arange((TOP_NEED + 1) * bins)[:, None]
     used = (inside.sum(axis=1) >= settings.fewest_in_cell).reshape(TOP_NEED + 1, bins)
-    terms = np.stack([inside * answers.right, inside * answers.imitated, inside])
+    terms = np.stack([inside * answers.right, inside * answers.imitated, inside * answers.favourite, inside])
 
-    def statistic(sums: Float64[np.ndarray, "draw three cell"]) -> Float64[np.ndarray, "draw result"]:
-        counts = np.maximum(sums[:, 2], 1e-9)
-        rates = (sums[:, :2] / counts[:, None]).reshape(len(sums), 2, TOP_NEED + 1, bins)
+    def statistic(sums: Float64[np.ndarray, "draw four cell"]) -> Float64[np.ndarray, "draw result"]:
+        counts = np.maximum(sums[:, 3], 1e-9)
+        rates = (sums[:, :3] / counts[:, None]).reshape(len(sums), 3, TOP_NEED + 1, bins)
         curves = (rates * used).sum(axis=3) / np.where(used.any(axis=1), used.sum(axis=1), np.nan)
-        own, local = curves[:, 0], curves[:, 1]
+        own, local = curves[:, 0], np.maximum(curves[:, 1], curves[:, 2])
         beyond = (own - local) / np.maximum(1.0 - local, 1.0 - settings.most_of_imitator)
         return np.concatenate([np.nanmean(beyond[:, DEEP:], axis=1, keepdims=True), own, local], axis=1)
 
@@ -187,8 +196,8 @@ def _gains(answers: Answers, settings: HorizonSettings) -> Float64[np.ndarray, "
     cell = answers.needs * len(settings.margin_edges) + answers.margins
     counts = np.bincount(cell)[cell]
     deep = (answers.needs >= DEEP) & (counts >= settings.fewest_in_cell)
-    gains = np.where(deep, (answers.right.astype(float) - answers.imitated) / np.maximum(counts, 1), 0.0)
-    return instance_sums(gains, answers.groups)
+    local = max((answers.imitated, answers.favourite), key=lambda each: float((each * deep / counts).sum()))
+    return instance_sums(np.where(deep, (answers.right - local.astype(np.float64)) / counts, 0.0), answers.groups)
 
 
 def _shifted(
@@ -223,18 +232,22 @@ def _deep_needs(states: DecisionStates, settings: HorizonSettings) -> Int64[np.n
 
 
 def _pooled(answers: Answers, settings: HorizonSettings, rng: np.random.Generator) -> Estimate:
-    terms = instance_sums(np.stack([answers.right, answers.imitated, np.ones(len(answers.right))]), answers.groups)
+    ones = np.ones(len(answers.right))
+    terms = instance_sums(np.stack([answers.right, answers.imitated, answers.favourite, ones]), answers.groups)
     least = 1.0 - settings.most_of_imitator
 
     def statistic(sums: np.ndarray) -> np.ndarray:
-        own, local = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
+        own, local = sums[:, 0] / sums[:, 3], sums[:, 1:3].max(axis=1) / sums[:, 3]
         return np.asarray((own - local) / np.maximum(1.0 - local, least))
 
     return bootstrap_of_sums(statistic, terms, rng, resamples=settings.resamples)[()]
 
 
 def _rates(answers: Answers) -> dict[str, object]:
-    return {"accuracy": float(answers.right.mean()), "imitator_accuracy": float(answers.imitated.mean())}
+    return {
+        "accuracy": float(answers.right.mean()),
+        "imitator_accuracy": float(max(answers.imitated.mean(), answers.favourite.mean())),
+    }
 
 
 def _slopes(answers: Answers, test: EvaluationSet, states: DecisionStates) -> dict[str, dict[str, object] | None]:
@@ -270,7 +283,7 @@ def _result(
     few = deep < settings.powered_deep
     within = answers.needs >= DEEP
     deep_answers = Answers(
-        *(getattr(answers, part)[within] for part in ("right", "imitated", "needs", "margins", "groups"))
+        *(getattr(answers, part)[within] for part in ("right", "imitated", "favourite", "needs", "margins", "groups"))
     )
     same = _pooled(deep_answers, settings, rng)
     for entry in shifted.values():

@@ -7,7 +7,8 @@ best, by a clear margin. There
 
     value = [acc_m - acc_g] / [1 - acc_g] ,
 
-acc_m being how often the network names its own best, acc_g the chance that a boosted imitator of its choices does.
+acc_m being how often the network names its own best, acc_g how often a boosted imitator of its choices does (the better
+of its chance and its favourite).
 The imitator knows what a nearest-neighbour completion of every candidate costs. A one-step rule never names such a city
 unless its imitator does too; an exact enumerator of any set of tours always does. Nothing is said of the optimum.
 """
@@ -74,6 +75,8 @@ def own_horizon(subject: Subject, settings: OwnHorizonSettings, seed: int) -> Li
     rows = np.arange(len(states))
     named = best[rows, log_chances(subject, states).argmax(axis=1)][looked]
     imitated = imitator.chance_of(states, best)[looked]
+    favourite = imitator.favours(states, best)[looked].astype(np.float64)
+    imitated = max(imitated, favourite, key=lambda each: float(each.mean()))
     return _result(named, imitated, states[np.flatnonzero(looked)], len(states), settings, rng)
 
 
