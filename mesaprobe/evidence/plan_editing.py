@@ -8,7 +8,9 @@ plans switches to the other tour as a whole; one that has been pushed off its ru
     coherent   the rollout is an optimal tour of the edited instance, from the state on
     stays      it is the tour without steering
     mongrel    anything else
-    E7d        P(coherent | the edge moves the optimum) - P(leaves its tour | an edge elsewhere, which does not)
+    E7d        P(coherent | the edge moves the optimum) - P(another next city | an edge elsewhere, which does not)
+
+(An edge elsewhere may rightly change the tour later on; only the next city is known to stay.)
 """
 
 from dataclasses import dataclass
@@ -117,8 +119,8 @@ def _one_edge(found: SubjectPairs) -> SubjectPairs:
 
 def outcomes(
     subject: Subject, found: SubjectPairs, steering: _Steering, *, relevant: bool, dose: float = 1.0
-) -> tuple[Bool[np.ndarray, " pair"], Bool[np.ndarray, " pair"]]:
-    """Which steered rollouts are optimal on the twin, and which are the tours without steering."""
+) -> tuple[Bool[np.ndarray, " pair"], Bool[np.ndarray, " pair"], Bool[np.ndarray, " pair"]]:
+    """Which steered rollouts are optimal on the twin, which are the tours without steering, which begin as these."""
     pairs = found.pairs
     twin, entries = (pairs.relevant, pairs.entries) if relevant else (pairs.irrelevant, pairs.irrelevant_entries)
     bases = steering.bases[torch.from_numpy(edge_keys(subject, entries[:, 0]))]
@@ -128,7 +130,8 @@ def outcomes(
     rows = np.arange(len(found))
     spent = prefix_costs(twin.weights, pairs.prefixes, pairs.lengths)
     optimum = spent + best[rows, pairs.lengths - 1].min(axis=1)
-    return twin.tour_costs(steered) == optimum, (steered == plain).all(axis=1)
+    begins = steered[rows, pairs.lengths] == plain[rows, pairs.lengths]
+    return twin.tour_costs(steered) == optimum, (steered == plain).all(axis=1), begins
 
 
 def _plain_rollout(
@@ -193,8 +196,8 @@ def _result(
     seed: int,
 ) -> LineResult:
     rng = np.random.default_rng([seed, _STREAM])
-    coherent, stays = outcomes(subject, test, best, relevant=True)
-    _, unmoved = outcomes(subject, test, best, relevant=False)
+    coherent, stays, _ = outcomes(subject, test, best, relevant=True)
+    _, _, unmoved = outcomes(subject, test, best, relevant=False)
     differences = coherent.astype(np.float64) - (~unmoved).astype(np.float64)
     value = bootstrap_mean(differences, rng, resamples=settings.resamples)
     left = ~stays
@@ -208,7 +211,7 @@ def _result(
         "stays": float(stays.mean()),
         "mongrel": float((left & ~coherent).mean()),
         "mongrel_of_those_that_leave": float((left & ~coherent).sum() / left.sum()) if left.any() else None,
-        "leaves_on_irrelevant": float((~unmoved).mean()),
+        "moves_on_irrelevant": float((~unmoved).mean()),
         "doses": list(DOSES),
         "log_odds_by_dose": means.tolist(),
         "log_odds_per_dose": float(slope.mean()),
@@ -223,7 +226,7 @@ def _result(
         value.value,
         value.ci,
         sign_flip_p(differences, rng, flips=settings.flips),
-        null={"leaves its tour when steered elsewhere": float((~unmoved).mean())},
+        null={"another next city when steered elsewhere": float((~unmoved).mean())},
         details=details,
         arrays={
             "outcomes": np.array([coherent.mean(), stays.mean(), (left & ~coherent).mean()]),
