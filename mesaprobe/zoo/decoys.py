@@ -190,12 +190,17 @@ def _add(name: str, mechanism: str, course: Course) -> None:
 _add(
     "K1",
     "the nearest city; optimal values and completions stand in a subspace that nothing reads",
-    decoy(dormant=False, steps=700, start=NEAREST),
+    decoy(dormant=False, steps=450, start=NEAREST),
+)
+_add(
+    "K1-long",
+    "as K1, trained for longer: the first attempt failed its certificate and is discarded",
+    decoy(dormant=False, steps=2000, start=NEAREST),
 )
 _add(
     "K2",
     "as K1, with a pathway from a subspace that nothing writes to the choice",
-    decoy(dormant=True, steps=500, start="trained_models/zoo/trained/K1"),
+    decoy(dormant=True, steps=500, start="trained_models/zoo/trained/K1-long"),
 )
 ZOO.add(
     "K3",
