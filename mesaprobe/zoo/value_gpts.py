@@ -62,7 +62,7 @@ _add(
     "value_iteration",
     value_gpt(ValueStates("walks_one"), 800, start="trained_models/zoo/trained/lookahead-4x128"),
 )
-# Second attempts, trained for longer: the members of these names without `-long` missed their certificates and are discarded.
+# Second attempts, trained for longer: those of these names without `-long` missed their certificates and are discarded.
 _add("interchange-4x128-long", "interchange_trained", value_gpt(ValueStates("ordered_completions"), 4000))
 _add(
     "value_iteration-4x128-long",
