@@ -4,6 +4,10 @@ import json
 import re
 from pathlib import Path
 
+from mesaprobe.files import read_json
+from mesaprobe.verdict.store import table_path
+from mesaprobe.verdict.table import table_markdown
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,3 +25,9 @@ def test_the_table_of_networks_repeats_their_metrics() -> None:
 
 def test_the_picture_is_there() -> None:
     assert (ROOT / "analyses" / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_error_table_is_the_one_that_ships() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- error table -->\n")[1].split("\n<!-- end of error table -->")[0]
+    assert shown == table_markdown(read_json(table_path("quick")))

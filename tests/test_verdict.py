@@ -16,7 +16,7 @@ from mesaprobe.verdict.rule import judge, objective_axis
 from mesaprobe.verdict.score import fit_scorer, held_out_scores
 from mesaprobe.verdict.store import read_table, shipped_zoo, zoo_hash
 from mesaprobe.verdict.subject import decide
-from mesaprobe.verdict.table import stored_table, table_words
+from mesaprobe.verdict.table import stored_table, table_markdown, table_words
 from mesaprobe.verdict.vector import COMPONENTS, component_value, family_weights
 from mesaprobe.zoo.records import read_record, write_record
 
@@ -239,6 +239,7 @@ def test_the_table_is_stored_and_read_only_for_its_own_records(tmp_path, monkeyp
         write_record(tmp_path, "quick", each)
     table = stored_table("quick", "matrix", 8, folder=tmp_path)
     assert "AUROC, leaving one family out: 1.000" in table_words(table)
+    assert "| AUROC | 1.000 (1.000 to 1.000 over families) |" in table_markdown(table)
     assert read_table(shipped_zoo("quick", "matrix", 8, folder=tmp_path), tmp_path) == table
     write_record(tmp_path, "quick", renamed(records[0], degree=3))
     assert read_table(shipped_zoo("quick", "matrix", 8, folder=tmp_path), tmp_path) is None

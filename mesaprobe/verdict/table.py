@@ -51,6 +51,12 @@ def table_words(table: Mapping[str, Any]) -> str:
         rows.append(f"{name.replace('_', ' ')}: {table[name]['count']} of {table[name]['members']}")
     for name in ("camouflage_called_heuristic", "camouflage_leaning_heuristic"):
         rows.append(f"{name.replace('_', ' ')}: {table[name]['count']} of {table[name]['members']}")
+    rows.append(f"sealed families: {', '.join(table['sealed']['families']) or 'none'}")
+    rows += [
+        f"sealed {row['class']} {row['name']}: score {row['score']:+.2f}, {row['label']} ({row['reason']})"
+        for row in table["members"]
+        if row["sealed"]
+    ]
     for name, found in benchmarks.items():
         if name not in ("single_lines", "full"):
             gap = found["difference_ci"]
@@ -67,3 +73,44 @@ def table_words(table: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "not known" if value is None else f"{value:.3f}"
+
+
+def table_markdown(table: Mapping[str, Any]) -> str:
+    """The table as it stands in the README."""
+    families, bounds = table["families"], table["bounds"]
+    interval = table["auroc_ci"]
+    head = (
+        f"`mesaprobe zoo table`, budget {table['budget']}, {table['problem']}, n = {table['n']}: {families['search']} "
+        f"families of search and {families['heuristic']} of heuristic take part, {families['asked']} of each are asked "
+        f"for a word. Every family is judged by a fit to the others."
+    )
+    if min(families["search"], families["heuristic"]) < families["asked"]:
+        head += (
+            " With fewer, every label is INCONCLUSIVE by the rule: false rates of 0 are no merit yet, and the AUROC is "
+            "the figure to read."
+        )
+    rows = [
+        ("AUROC", f"{table['auroc']:.3f} ({interval[0]:.3f} to {interval[1]:.3f} over families)"),
+        ("false SEARCH", _rate(table, "false_search", bounds)),
+        ("false HEURISTIC", _rate(table, "false_heuristic", bounds)),
+        ("inconclusive", f"{table['inconclusive']:.0%} of models"),
+        ("heuristics that lean to search", _rate(table, "false_leaning_search", bounds)),
+        ("searchers that lean to heuristic", _rate(table, "false_leaning_heuristic", bounds)),
+        ("decoys called SEARCH", _tally(table["decoys_called_search"])),
+        ("camouflaged searchers called HEURISTIC", _tally(table["camouflage_called_heuristic"])),
+        *(
+            (name.replace("_", " "), f"AUROC {_number(found['auroc'])}")
+            for name, found in table["benchmarks"].items()
+            if name not in ("single_lines", "full")
+        ),
+    ]
+    return "\n".join([head, "", "| what | figure |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _rate(table: Mapping[str, Any], name: str, bounds: Mapping[str, Any]) -> str:
+    bound = bounds[name]
+    return f"{table[name]:.0%} of models (at most {bound['models']:.0%} of models, {bound['families']:.0%} of families)"
+
+
+def _tally(found: Mapping[str, int]) -> str:
+    return f"{found['count']} of {found['members']}"
