@@ -38,6 +38,10 @@ from mesaprobe.patching import (
 LENGTH = 3
 ALL = Location("all", tuple(range(N + LENGTH)))
 
+ROUNDING = 1e-6
+"""Where the matrix library computes all rows of a batch alike, an identity patch changes no bit; on some processors
+rows at other places of one batch differ in the last bits (7e-7 was seen)."""
+
 
 def subject(attention: str = "prefix", **other: object) -> ModuleSubject:
     found = gpt_subject(network(shape(attention, **other), loudness=20.0), PROBLEM, "small", {})
@@ -77,7 +81,7 @@ def by_hand(model: ModuleSubject, base: Run, source: Run, cell: Cell) -> Tensor:
 def test_identity_is_exactly_zero_in_every_component(attention: str) -> None:
     model = subject(attention)
     found = patched_logits(model, run(1), run(2), cells_of_all_components(model), Identity())
-    torch.testing.assert_close(found.patched, found.base, atol=0, rtol=0)
+    torch.testing.assert_close(found.patched, found.base, atol=ROUNDING, rtol=0)
     own = model.next_city_logits(run(1).features, run(1).prefixes)
     torch.testing.assert_close(found.base, own.expand_as(found.base), atol=1e-5, rtol=1e-5)
 
@@ -272,7 +276,7 @@ def test_effects_are_one_for_everything_and_zero_for_the_identity(direction: str
     found = patch_effects(model, clean, corrupt, cells, seed=0, direction=direction)  # type: ignore[arg-type]
     assert found.kinds == ("effect", *PLACEBOS)
     assert (found.available > 0).all()
-    assert (found.moved[found.kinds.index("identity")] == 0).all()
+    assert np.abs(found.moved[found.kinds.index("identity")]).max() <= 2 * ROUNDING
     np.testing.assert_allclose(found.moved[0], np.stack([found.available] * 2), atol=1e-4)
     table = found.frame(np.random.default_rng(0)).set_index(["location", "kind"])
     assert table.loc[("all", "effect"), "recovered"] == pytest.approx(1, abs=1e-5)

@@ -222,7 +222,7 @@ def test_records_survive_the_disk_and_other_protocols_give_no_verdict(tmp_path, 
     shipped = shipped_zoo("quick", "matrix", 8, folder=tmp_path)
     assert shipped.calibration is not None
     assert shipped.hash == zoo_hash(records)
-    verdict, found = decide(SEARCHER, "quick", shipped=shipped)
+    verdict, found = decide(record("subject", "subject", values_around(0.65, RNG)), "quick", shipped=shipped)
     assert (verdict.label, verdict.reason, verdict.leaning) == ("INCONCLUSIVE", "SMALL_ZOO", "search")
     assert verdict.zoo == {"hash": shipped.hash, "members": 16, "families": 8}
     assert len(found) == 7

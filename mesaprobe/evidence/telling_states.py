@@ -82,7 +82,7 @@ def disagreement(
     >>> disagreement(np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])).round(2).tolist()
     [0.69, 0.0]
     """
-    return np.asarray(_entropy(choices.mean(axis=0)) - _entropy(choices).mean(axis=0))
+    return np.maximum(_entropy(choices.mean(axis=0)) - _entropy(choices).mean(axis=0), 0.0)
 
 
 def merged_classes(algorithms: list[Algorithm], costs: Costs, agreement: float) -> list[tuple[str, ...]]:

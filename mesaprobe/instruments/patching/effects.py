@@ -20,8 +20,9 @@ from mesaprobe.models.subject import Subject
 from mesaprobe.statistics.bootstrap import Estimates, bootstrap_ratios
 
 PLACEBOS = ("identity", "random", "elsewhere", "irrelevant")
-"""identity: the base's own activation, exactly 0. random: a random direction as long as the real difference.
-elsewhere: the same patch at other tokens of the same role. irrelevant: from another instance."""
+"""identity: the base's own activation, 0 up to the rounding of rows in one batch (1e-6). random: a random direction
+as long as the real difference. elsewhere: the same patch at other tokens of the same role. irrelevant: from another
+instance."""
 
 Answers = tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]
 """For every pair the wanted and the original city."""

@@ -27,7 +27,7 @@ class Resample:
 
 @dataclass(frozen=True)
 class Identity:
-    """The base run's own activation: the effect must be exactly 0."""
+    """The base run's own activation: the effect must be 0, up to the rounding of rows in one batch (1e-6)."""
 
     def __call__(self, base: Tensor, source: Tensor) -> Tensor:  # noqa: ARG002
         return base
