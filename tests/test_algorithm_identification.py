@@ -7,12 +7,12 @@ import pytest
 from known_subjects import KnownSubject, complete_optimally, nearest_subject, optimal_subject
 
 from mesaprobe.evidence import LINES, draw_set
-from mesaprobe.evidence.algorithms import IMITATOR, ORACLE, AlgorithmSettings
-from mesaprobe.evidence.decision_states import states_along_optimal_tours
-from mesaprobe.evidence.library import EXACT, LIMITED, candidate_costs, contracted, library, library_costs
-from mesaprobe.evidence.noise_model import exceedance_probabilities, expected_log_likelihood, fit_noise
-from mesaprobe.evidence.recovery import algorithm_recovery
-from mesaprobe.evidence.telling_states import disagreement, merged_classes, telling_states
+from mesaprobe.evidence.behaviour.algorithms import IMITATOR, ORACLE, AlgorithmSettings
+from mesaprobe.evidence.behaviour.library import EXACT, LIMITED, candidate_costs, contracted, library, library_costs
+from mesaprobe.evidence.behaviour.noise_model import exceedance_probabilities, expected_log_likelihood, fit_noise
+from mesaprobe.evidence.behaviour.recovery import algorithm_recovery
+from mesaprobe.evidence.behaviour.telling_states import disagreement, merged_classes, telling_states
+from mesaprobe.evidence.states.decision_states import states_along_optimal_tours
 from mesaprobe.problems import ProblemConfig, make_problem
 from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1, Algorithm
 from mesaprobe.solvers.fixed_horizon import horizon_completions, horizon_tours

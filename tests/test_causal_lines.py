@@ -11,13 +11,13 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from mesaprobe.evidence import LINES
-from mesaprobe.evidence.erasure_necessity import ErasureSettings
-from mesaprobe.evidence.future_cities import CONTRASTS, FutureCitiesSettings, flow
-from mesaprobe.evidence.future_entries import FutureTokens, future_tokens
-from mesaprobe.evidence.own_decisions import own_decisions, own_prefixes, residual_on
-from mesaprobe.evidence.pairs import mined_pairs
+from mesaprobe.evidence.causal.erasure_necessity import ErasureSettings
+from mesaprobe.evidence.causal.future_cities import CONTRASTS, FutureCitiesSettings, flow
+from mesaprobe.evidence.causal.future_entries import FutureTokens, future_tokens
+from mesaprobe.evidence.causal.revisions import RevisionSettings
 from mesaprobe.evidence.result import LineResult
-from mesaprobe.evidence.revisions import RevisionSettings
+from mesaprobe.evidence.states.own_decisions import own_decisions, own_prefixes, residual_on
+from mesaprobe.evidence.states.pairs import mined_pairs
 from mesaprobe.models import GPTConfig, TourGPT, gpt_subject, wrap
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import ProblemConfig, make_problem

@@ -205,10 +205,11 @@ def test_nan_in_features_is_refused(trained: Path) -> None:
 
 
 def test_options_override_presets() -> None:
-    from mesaprobe.cli import TrainArguments, _base_config, _parse
+    from mesaprobe.cli.train import TrainArguments, _base_config
+    from mesaprobe.cli.words import parsed
 
     words = ["--preset", "quick", "--steps", "7", "--problem.n", "9"]
-    given: TrainArguments = _parse(TrainArguments, "train", words, TrainArguments(run=_base_config(words)))
+    given: TrainArguments = parsed(TrainArguments, "train", words, TrainArguments(run=_base_config(words)))
     assert given.run == dataclasses.replace(
         _base_config(words), steps=7, problem=dataclasses.replace(given.run.problem, n=9)
     )

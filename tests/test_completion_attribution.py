@@ -5,10 +5,10 @@ import pytest
 from known_subjects import nearest_subject
 
 from mesaprobe.evidence import LINES, draw_set
-from mesaprobe.evidence.attribution import AttributionSettings, optimal_sides, own_sides
-from mesaprobe.evidence.decision_states import log_chances, states_along_optimal_tours
-from mesaprobe.evidence.far_edges import FarPairs, far_pairs, finite_differences, gradients
-from mesaprobe.evidence.value_consistency import Candidates, partial_spearman
+from mesaprobe.evidence.behaviour.attribution import AttributionSettings, optimal_sides, own_sides
+from mesaprobe.evidence.behaviour.far_edges import FarPairs, far_pairs, finite_differences, gradients
+from mesaprobe.evidence.behaviour.value_consistency import Candidates, partial_spearman
+from mesaprobe.evidence.states.decision_states import log_chances, states_along_optimal_tours
 from mesaprobe.models import GPTConfig, TourGPT, gpt_subject
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import ProblemConfig, make_problem

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from known_subjects import nearest_subject, optimal_subject
 
-import mesaprobe.evidence.pairs as module
+import mesaprobe.evidence.states.pairs as module
 from mesaprobe.errors import UserError
-from mesaprobe.evidence.pairs import mined_pairs, optimal_pairs
+from mesaprobe.evidence.states.pairs import mined_pairs, optimal_pairs
 from mesaprobe.labels.pairs import PairCriteria, check_pairs
 
 NEAR = PairCriteria(protected=2)  # with n = 7 no state has six cities to spare

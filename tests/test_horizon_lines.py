@@ -9,16 +9,16 @@ from known_subjects import KnownSubject, complete_optimally, nearest_subject, op
 from scipy.special import expit
 
 from mesaprobe.evidence import LINES, draw_set
-from mesaprobe.evidence.decision_states import DecisionStates, log_chances, states_along_optimal_tours
-from mesaprobe.evidence.horizon import HorizonSettings
-from mesaprobe.evidence.imitator import fit_imitator
-from mesaprobe.evidence.layers_kept import LayersKeptSettings
-from mesaprobe.evidence.own_completions import completion_costs, own_completions
-from mesaprobe.evidence.own_horizon import OwnHorizonSettings, own_values
-from mesaprobe.evidence.same_state import path_dependence
-from mesaprobe.evidence.shifted import shifts
-from mesaprobe.evidence.slopes import logit_slopes
-from mesaprobe.evidence.tour_distribution import TourDistributionSettings
+from mesaprobe.evidence.behaviour.horizon import HorizonSettings
+from mesaprobe.evidence.behaviour.imitator import fit_imitator
+from mesaprobe.evidence.behaviour.layers_kept import LayersKeptSettings
+from mesaprobe.evidence.behaviour.own_horizon import OwnHorizonSettings, own_values
+from mesaprobe.evidence.behaviour.same_state import path_dependence
+from mesaprobe.evidence.behaviour.shifted import shifts
+from mesaprobe.evidence.behaviour.slopes import logit_slopes
+from mesaprobe.evidence.behaviour.tour_distribution import TourDistributionSettings
+from mesaprobe.evidence.states.decision_states import DecisionStates, log_chances, states_along_optimal_tours
+from mesaprobe.evidence.states.own_completions import completion_costs, own_completions
 from mesaprobe.models import GPTConfig, TourGPT, gpt_subject
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import ProblemConfig, make_problem

@@ -13,17 +13,17 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from mesaprobe.evidence import LINES
-from mesaprobe.evidence.causal_models import Exhaustive, LookAhead, OwnCompletions, Rule, cheapest, rival_models
-from mesaprobe.evidence.causal_scrubbing import ScrubbingSettings
-from mesaprobe.evidence.flips import mined_flips
-from mesaprobe.evidence.interchange import InterchangeSettings
-from mesaprobe.evidence.invisible_changes import InvisibleChangesSettings
-from mesaprobe.evidence.pairs import own_pairs
-from mesaprobe.evidence.plan_editing import PlanEditingSettings
-from mesaprobe.evidence.plan_interchange import PlanInterchange, comparisons
+from mesaprobe.evidence.causal.causal_scrubbing import ScrubbingSettings
+from mesaprobe.evidence.causal.flips import mined_flips
+from mesaprobe.evidence.causal.interchange import InterchangeSettings
+from mesaprobe.evidence.causal.invisible_changes import InvisibleChangesSettings
+from mesaprobe.evidence.causal.plan_editing import PlanEditingSettings
+from mesaprobe.evidence.causal.plan_interchange import PlanInterchange, comparisons
+from mesaprobe.evidence.causal.unit_tours import UnitToursSettings, best_overlap, incidence, renamed
+from mesaprobe.evidence.causal.value_interchange import SubspaceSearch, arbitrary_labels
 from mesaprobe.evidence.result import LineResult
-from mesaprobe.evidence.unit_tours import UnitToursSettings, best_overlap, incidence, renamed
-from mesaprobe.evidence.value_interchange import SubspaceSearch, arbitrary_labels
+from mesaprobe.evidence.states.causal_models import Exhaustive, LookAhead, OwnCompletions, Rule, cheapest, rival_models
+from mesaprobe.evidence.states.pairs import own_pairs
 from mesaprobe.models import GPTConfig, TourGPT, gpt_subject
 from mesaprobe.models.subject import ModuleSubject, Subject
 from mesaprobe.problems import ProblemConfig, make_problem
