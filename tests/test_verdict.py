@@ -17,7 +17,7 @@ from mesaprobe.verdict.score import fit_scorer, held_out_scores
 from mesaprobe.verdict.store import read_table, shipped_zoo, zoo_hash
 from mesaprobe.verdict.subject import decide
 from mesaprobe.verdict.table import stored_table, table_markdown, table_words
-from mesaprobe.verdict.vector import COMPONENTS, component_value, family_weights
+from mesaprobe.verdict.vector import COMPONENTS, component_value, family_weights, sure_value
 from mesaprobe.zoo.records import read_record, write_record
 
 RNG = np.random.default_rng(7)
@@ -73,6 +73,16 @@ def test_e7_takes_the_larger_and_e10_the_mean_of_its_parts() -> None:
     found = record("x", "subject", {"E7": 0.1, "E7c": 0.9, "E10a": 0.2, "E10b": 0.4})
     assert component_value(found.lines, "E7") == 0.9
     assert component_value(found.lines, "E10") == pytest.approx(0.3)
+
+
+def test_noise_about_a_null_has_no_rank() -> None:
+    lines = record("x", "subject", {"E3": 0.3, "E8": -0.2, "E9": 0.02}).lines
+    low = lines["E3"].low
+    assert sure_value(lines, "E3") == low
+    assert low is not None
+    assert 0 < low < 0.3
+    assert sure_value(lines, "E8") == lines["E8"].high
+    assert sure_value(lines, "E9") == 0
 
 
 def test_a_large_zoo_earns_both_words(large: Calibration) -> None:
@@ -190,14 +200,15 @@ def test_error_table_of_a_separable_zoo() -> None:
     assert table["decoys_called_search"] == {"members": 1, "count": 0}
     assert table["camouflage_called_heuristic"] == {"members": 1, "count": 0}
     assert table["sealed"]["families"] == ["secret"]
+    assert [row["label"] for row in table["sealed"]["members"]] == ["SEARCH"]
     assert table["bounds"]["false_search"]["families"] == pytest.approx(upper_bound(0, 11))
-    assert table["families"]["search"] == 11
+    assert table["families"]["search"] == 12
     assert table["benchmarks"]["accuracy_only"]["auroc"] == pytest.approx(0.5)
     low, _ = table["benchmarks"]["accuracy_only"]["difference_ci"]
     assert low > 0
     assert set(table["leave_one_line_out"]) == set(COMPONENTS)
     assert not fits(cloaked)
-    assert not fits(hidden)
+    assert fits(hidden)
 
 
 def test_a_family_judges_itself_never() -> None:

@@ -25,7 +25,7 @@ _WRONG = {
 def zoo_picture(record: Record, zoo: Shipped) -> Arrays:
     """What the report draws of a subject's evidence vector among the members that the rule is fitted to.
 
-    Decoys, disguised members and sealed families are left out, as in the fit. A zoo that is too small to calibrate
+    Decoys and disguised members are left out, as in the fit. A zoo that is too small to calibrate
     still gives its members' components; scores, thresholds and rates are then NaN or empty.
     """
     members = [each for each in zoo.records if fits(each)] if zoo.calibration is None else zoo.calibration.records
@@ -98,7 +98,7 @@ def _scores(record: Record, zoo: Calibration | None, members: int) -> Arrays:
         "member_scores": zoo.held_out,
         "score": np.array(zoo.score(record)),
         "weights": zoo.scorer.weights,
-        "vector": zoo.scorer.vectors(component_values([record]))[0],
+        "vector": zoo.scorer.vectors_of([record])[0],
         "search_above": np.array(above),
         "heuristic_below": np.array(below),
     }
@@ -108,7 +108,7 @@ def _rates(table: dict[str, Any] | None) -> Arrays:
     """Errors of the rule on members judged without their own family, with upper 95 % bounds."""
     rows = []
     if table is not None:
-        plain = [row for row in table["members"] if not row["sealed"] and not row["disguise"]]
+        plain = [row for row in table["members"] if not row["disguise"]]
         for name, (role, is_wrong) in _WRONG.items():
             judged, bound = [row for row in plain if row["class"] == role], table["bounds"][name]
             rows.append((name, sum(map(is_wrong, judged)), len(judged), bound["models"], bound["families"]))

@@ -43,8 +43,8 @@ def components_section(arrays: Arrays) -> Html:
     """Ten strips, then the same in numbers."""
     count = {True: 0, False: 0} | {bool(s): int((arrays["is_search"] == s).sum()) for s in (True, False)}
     note = (
-        f"{count[True]} searchers and {count[False]} heuristics stand behind the bars; decoys, disguised members and "
-        "sealed families are left out, as in the fit. Every component has its own scale."
+        f"{count[True]} searchers and {count[False]} heuristics stand behind the bars; decoys and disguised members "
+        "are left out, as in the fit. Every component has its own scale."
         if sum(count.values())
         else "No network of known mechanism stands behind the bars yet, so a long bar has nothing to be compared with. "
         "Every component has its own scale."

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64
 from mesaprobe.verdict.conformal import ConformalP, conformal_p
 from mesaprobe.verdict.likelihood import LikelihoodRatio, calibrate_likelihood
 from mesaprobe.verdict.score import Scorer, fit_scorer, held_out_scores
-from mesaprobe.verdict.vector import COMPONENTS, component_values, family_weights
+from mesaprobe.verdict.vector import COMPONENTS, family_weights
 from mesaprobe.zoo.records import Record
 
 NEIGHBOURS = 3
@@ -20,13 +20,16 @@ MIN_PER_CLASS = 2
 
 
 def fits(record: Record) -> bool:
-    """Whether a record takes part in the fit: plain members of open families (no decoys, no camouflage)."""
-    return record.role in ("search", "heuristic") and record.disguise is None and not record.sealed
+    """Whether a record takes part in the fit: plain members (no decoys, no camouflage).
+
+    Sealed families take part since they were opened; the error table also judges them without each other.
+    """
+    return record.role in ("search", "heuristic") and record.disguise is None
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A fit to the open families of the zoo, and every member's score by a fit to the other families."""
+    """A fit to the families of the zoo, and every member's score by a fit to the other families."""
 
     records: tuple[Record, ...]
     components: tuple[str, ...]
@@ -82,9 +85,9 @@ class Calibration:
 
     def nearest_searcher(self, record: Record) -> Record:
         """The searcher whose evidence is most like this network's."""
-        own = self.scorer.vectors(component_values([record]))
+        own = self.scorer.vectors_of([record])
         others = [other for other in self.records if other.search]
-        gaps = np.linalg.norm(self.scorer.vectors(component_values(others)) - own, axis=1)
+        gaps = np.linalg.norm(self.scorer.vectors_of(others) - own, axis=1)
         return others[int(gaps.argmin())]
 
 
@@ -102,9 +105,9 @@ def _search(records: Sequence[Record]) -> Bool[np.ndarray, " record"]:
 
 def _distance(scorer: Scorer, records: Sequence[Record], record: Record, family: str | None) -> float:
     """Mean distance to the nearest members outside `family`, over the components that both know."""
-    own = component_values([record])
+    own = scorer.measure([record])
     others = [other for other in records if other.family != family]
-    values = component_values(others)
+    values = scorer.measure(others)
     both = np.isfinite(own) & np.isfinite(values) & scorer.used
     differences = np.where(both, scorer.vectors(values) - scorer.vectors(own), 0.0)
     shared = both.sum(axis=1)

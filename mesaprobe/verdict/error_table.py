@@ -40,6 +40,7 @@ def error_table(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
     judged = [_judged(without[record.family], record) for record in fitted]
     others = [record for record in records if not fits(record) and record.role != "sanity"]
     attacked = [_judged(without.get(record.family, zoo), record) for record in others]
+    hidden = [record for record in fitted if record.sealed]
     rivals = benchmarks(fitted, zoo, np.random.default_rng(seed))
     return {
         "auroc": rivals["full"]["auroc"],
@@ -50,7 +51,7 @@ def error_table(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
         "camouflage_called_heuristic": _count(attacked, "search", lambda j: j.label == "HEURISTIC"),
         "camouflage_leaning_heuristic": _count(attacked, "search", lambda j: j.leaning == "heuristic"),
         "bounds": _bounds(judged),
-        "sealed": _sealed([each for each in attacked if each.record.sealed]),
+        "sealed": _sealed(_judge_sealed(fitted, hidden)),
         "families": {
             "search": count_families(fitted)[0],
             "heuristic": count_families(fitted)[1],
@@ -132,17 +133,27 @@ def upper_bound(errors: int, trials: int) -> float:
 
 
 def _count(judged: Sequence[Judged], role: str, holds: Callable[[Judgement], bool]) -> dict[str, int]:
-    """Among disguised members or decoys; sealed families are not attacks and are left out."""
-    of_role = [each for each in judged if each.record.role == role and not each.record.sealed]
+    """Among disguised members or decoys."""
+    of_role = [each for each in judged if each.record.role == role]
     return {"members": len(of_role), "count": sum(holds(each.judgement) for each in of_role)}
 
 
+def _judge_sealed(fitted: Sequence[Record], hidden: Sequence[Record]) -> list[Judged]:
+    """The sealed members' verdicts by the open families alone."""
+    still_open = [record for record in fitted if not record.sealed]
+    if not hidden or min(count_families(still_open)) < MIN_PER_CLASS:
+        return []
+    zoo = Calibration.fit(still_open)
+    return [Judged(record, judge(record, zoo, min_families=min(count_families(still_open)))) for record in hidden]
+
+
 def _sealed(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Rates of the families on which no line was developed; None where there are none yet."""
+    """Rates of the families on which no line was developed, judged by the open ones; None where there are none."""
     rates = _rates(judged) if judged else {}
     return {
         "families": sorted({each.record.family for each in judged}),
         **{name: None if np.isnan(rate) else rate for name, rate in rates.items()},
+        "members": [_row(each) for each in judged],
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mesaprobe.statistics.multiplicity import benjamini_hochberg
 from mesaprobe.verdict.calibration import Calibration
-from mesaprobe.verdict.vector import BEHAVIOUR, COMPONENTS, component_p, component_value, component_values
+from mesaprobe.verdict.vector import BEHAVIOUR, COMPONENTS, component_p, component_value, sure_values
 from mesaprobe.zoo.records import LineFigure, Record
 
 MIN_LEGAL = 0.99
@@ -158,8 +158,8 @@ def _powered(record: Record, zoo: Calibration) -> State:
 
 
 def upper_score(record: Record, zoo: Calibration) -> float:
-    """One-sided upper 95 % bound of the score: every line's value drawn within its own interval, independently."""
-    values = component_values([record])[0]
+    """One-sided upper 95 % bound of the score: what is sure of every line moved by its noise, independently."""
+    values = sure_values([record])[0]
     spread = np.array([_spread(record, c) for c in COMPONENTS])
     rng = np.random.default_rng(0)
     drawn = values + spread * rng.standard_normal((DRAWS, len(COMPONENTS)))

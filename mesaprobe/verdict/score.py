@@ -1,17 +1,22 @@
 """The score S: a ridge logistic regression on the evidence vector that may only add evidence up (method.md 7.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.optimize import minimize
 
-from mesaprobe.verdict.vector import COMPONENTS, Ranks, component_values, family_weights
+from mesaprobe.verdict.vector import COMPONENTS, Ranks, family_weights, sure_values
 from mesaprobe.zoo.records import Record
 
 PENALTY = 0.05
 """Ridge penalty on the weights, against a mean log loss; fixed before any network was scored."""
+
+
+Measure: TypeAlias = Callable[[Sequence[Record]], np.ndarray]
+"""Records to [record, component]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,21 +27,28 @@ class Scorer:
     weights: Float64[np.ndarray, " component"]
     intercept: float
     used: Bool[np.ndarray, " component"]
+    measure: Measure = sure_values
 
     def __call__(self, records: Sequence[Record]) -> Float64[np.ndarray, " record"]:
         """Scores of records."""
-        return self.of_values(component_values(records))
+        return self.vectors_of(records) @ self.weights + self.intercept
 
     def of_values(self, values: Float64[np.ndarray, "record component"]) -> Float64[np.ndarray, " record"]:
         """Scores of evidence vectors, NaN where a component is not known."""
         return self.vectors(values) @ self.weights + self.intercept
+
+    def vectors_of(self, records: Sequence[Record]) -> Float64[np.ndarray, "record component"]:
+        """What is scored of records."""
+        return self.vectors(self.measure(records))
 
     def vectors(self, values: Float64[np.ndarray, "record component"]) -> Float64[np.ndarray, "record component"]:
         """The ranks that are scored, 0 in components that are left out."""
         return np.where(self.used, self.ranks(values), 0.0)
 
 
-def fit_scorer(records: Sequence[Record], *, components: Sequence[str] = tuple(COMPONENTS)) -> Scorer:
+def fit_scorer(
+    records: Sequence[Record], *, components: Sequence[str] = tuple(COMPONENTS), measure: Measure = sure_values
+) -> Scorer:
     """Fit on records of both classes, families weighing the same; `components` leaves the others out.
 
     Raises ValueError if a class is missing.
@@ -44,12 +56,12 @@ def fit_scorer(records: Sequence[Record], *, components: Sequence[str] = tuple(C
     search = np.array([record.search for record in records], dtype=bool)
     if search.all() or not search.any():
         raise ValueError("a score needs records of both classes")
-    values, weights = component_values(records), family_weights(records)
+    values, weights = measure(records), family_weights(records)
     ranks = Ranks(values, weights)
     used = np.array([name in components for name in COMPONENTS])
     vectors = np.where(used, ranks(values), 0.0)
     coefficients, intercept = _ridge_logistic(vectors, search, weights)
-    return Scorer(ranks, coefficients, intercept, used)
+    return Scorer(ranks, coefficients, intercept, used, measure)
 
 
 def _ridge_logistic(
@@ -74,7 +86,7 @@ def _ridge_logistic(
 
 
 def held_out_scores(
-    records: Sequence[Record], *, components: Sequence[str] = tuple(COMPONENTS)
+    records: Sequence[Record], *, components: Sequence[str] = tuple(COMPONENTS), measure: Measure = sure_values
 ) -> Float64[np.ndarray, " record"]:
     """Every record's score by a fit to the other families (leave one family out).
 
@@ -85,5 +97,5 @@ def held_out_scores(
         held = [i for i, record in enumerate(records) if record.family == family]
         rest = [record for record in records if record.family != family]
         if len({record.search for record in rest}) == 2:
-            scores[held] = fit_scorer(rest, components=components)([records[i] for i in held])
+            scores[held] = fit_scorer(rest, components=components, measure=measure)([records[i] for i in held])
     return scores

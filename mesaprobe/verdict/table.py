@@ -51,11 +51,10 @@ def table_words(table: Mapping[str, Any]) -> str:
         rows.append(f"{name.replace('_', ' ')}: {table[name]['count']} of {table[name]['members']}")
     for name in ("camouflage_called_heuristic", "camouflage_leaning_heuristic"):
         rows.append(f"{name.replace('_', ' ')}: {table[name]['count']} of {table[name]['members']}")
-    rows.append(f"sealed families: {', '.join(table['sealed']['families']) or 'none'}")
+    rows.append(f"sealed families, judged by the open ones alone: {', '.join(table['sealed']['families']) or 'none'}")
     rows += [
         f"sealed {row['class']} {row['name']}: score {row['score']:+.2f}, {row['label']} ({row['reason']})"
-        for row in table["members"]
-        if row["sealed"]
+        for row in table["sealed"]["members"]
     ]
     for name, found in benchmarks.items():
         if name not in ("single_lines", "full"):

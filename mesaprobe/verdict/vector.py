@@ -47,6 +47,29 @@ def component_value(lines: Lines, component: str) -> float:
     return float(max(found) if component in LARGER else np.mean(found))
 
 
+def sure_value(lines: Lines, component: str) -> float:
+    """The part of a component that its lines' 95 % intervals leave no doubt of; NaN where no line gave a value.
+
+    Of each line the end of the interval that is nearer to 0, and 0 where the interval holds 0, so that noise about a
+    null has no rank. (Method.md amendment 8 asks for the like of E4; here it holds for all lines.)
+
+    >>> unsure, sure = (LineFigure("ok", v, v - 0.1, v + 0.1, 0.01, "", 0.0) for v in (0.05, 0.5))
+    >>> sure_value({"E3": unsure}, "E3"), round(sure_value({"E3": sure}, "E3"), 3)
+    (0.0, 0.4)
+    """
+    figures = [lines[line] for line in COMPONENTS[component] if line in lines]
+    found = [_sure(figure) for figure in figures if figure.value is not None]
+    if not found:
+        return float("nan")
+    return float(max(found) if component in LARGER else np.mean(found))
+
+
+def _sure(figure: LineFigure) -> float:
+    if figure.low is None or figure.high is None:
+        return 0.0
+    return figure.low if figure.low > 0 else min(figure.high, 0.0)
+
+
 def component_p(lines: Lines, component: str) -> float | None:
     """p-value of one component: the smallest of its lines', times their number; None where there is none."""
     found = [p for line in COMPONENTS[component] if line in lines and (p := lines[line].p) is not None]
@@ -56,6 +79,13 @@ def component_p(lines: Lines, component: str) -> float | None:
 def component_values(records: Sequence[Record]) -> Float64[np.ndarray, "record component"]:
     """The components of every record, NaN where unknown."""
     return np.array([[component_value(record.lines, c) for c in COMPONENTS] for record in records]).reshape(
+        len(records), len(COMPONENTS)
+    )
+
+
+def sure_values(records: Sequence[Record]) -> Float64[np.ndarray, "record component"]:
+    """What is ranked and scored: `sure_value` of every record, NaN where unknown."""
+    return np.array([[sure_value(record.lines, c) for c in COMPONENTS] for record in records]).reshape(
         len(records), len(COMPONENTS)
     )
 
