@@ -15,6 +15,7 @@ from mesaprobe.models.config import (
     GPTConfig,
     LocalScorerConfig,
     PlannerConfig,
+    TourBuilderConfig,
     TourRefinerConfig,
     TreeSearcherConfig,
 )
@@ -56,6 +57,14 @@ ARCHITECTURES.add(
     ),
 )
 ARCHITECTURES.add(
+    "tour_builder",
+    Architecture(
+        TourBuilderConfig,
+        "mesaprobe.models.tour_builder:TourBuilder",
+        "A looped network that builds a tour step by step",
+    ),
+)
+ARCHITECTURES.add(
     "planner",
     Architecture(PlannerConfig, "mesaprobe.models.planners:planner", "A network that plans by its architecture"),
 )
@@ -80,7 +89,7 @@ def parse_architecture(data: Any, where: str) -> ArchitectureConfig:
     Traceback (most recent call last):
     ...
     mesaprobe.errors.UserError: example: unknown architecture 'crystal_ball'; known: gpt, local_scorer, tour_refiner, \
-planner, tree_searcher
+tour_builder, planner, tree_searcher
     """
     name = data.get("architecture", "gpt") if isinstance(data, Mapping) else "gpt"
     if not isinstance(name, str) or name not in ARCHITECTURES:

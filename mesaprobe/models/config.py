@@ -148,6 +148,35 @@ class TourRefinerConfig(ArchitectureConfig):
 
 
 @dataclass(frozen=True)
+class TourBuilderConfig(ArchitectureConfig):
+    """Shape of a `TourBuilder`: its stream is a partial tour, n rows of n cities side by side, d_model = n * n."""
+
+    n_layers: int = 8
+    """Loops of the shared block; n of them finish every tour."""
+    d_mlp: int = 16
+    """Hidden units that score one step."""
+    steps: Literal["insertion", "edges"] = "insertion"
+    """What one loop adds: a city between two neighbours, or an edge."""
+    architecture: Literal["tour_builder"] = "tour_builder"
+    """The network that these settings shape."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "n_layers", "d_mlp")
+
+    def in_words(self, n: int) -> str:
+        what = "insertion of a city" if self.steps == "insertion" else "edge"
+        return (
+            f"{self.n_layers} loops of one block, d_model {n} * {n} (a partial tour), each {what} scored by "
+            f"{self.d_mlp} hidden units"
+        )
+
+    def floats(self, n: int, n_features: int) -> tuple[int, int]:  # noqa: ARG002
+        quantities, steps = (5, (n - 1) ** 2 + 1) if self.steps == "insertion" else (6, n * (n - 1) // 2 + 1)
+        weights = (quantities + self.n_layers + 2) * self.d_mlp + n * n * n
+        return weights, n * self.n_layers * steps * (2 * quantities + 4 * self.d_mlp)
+
+
+@dataclass(frozen=True)
 class PlannerConfig(ArchitectureConfig):
     """Shape of a network that plans by its architecture (`models.planners`); d_model = n * width."""
 

@@ -39,6 +39,16 @@ class TourStates(Lesson):
 
 
 @dataclass(frozen=True)
+class BuiltTours(Lesson):
+    """For tour builders: which partial tour the stream holds after every loop (see `built_tours`)."""
+
+    rule: str = "cheapest_insertion"
+    """Which step each loop takes: a name in `RULES`, which is that of the algorithm in the library."""
+    lesson: Literal["built_tours"] = "built_tours"
+    """The lesson that these settings describe."""
+
+
+@dataclass(frozen=True)
 class InertValues(Lesson):
     """For decoys: choose the nearest city; hold optimal values and completions, unused (see `inert_values`)."""
 
@@ -72,5 +82,6 @@ class SearchStates(Lesson):
 
 LESSONS.add("value_states", LessonKind(ValueStates, "mesaprobe.training.value_states:ValueStatesObjective"))
 LESSONS.add("tour_states", LessonKind(TourStates, "mesaprobe.training.tour_states:TourStatesObjective"))
+LESSONS.add("built_tours", LessonKind(BuiltTours, "mesaprobe.training.built_tours:BuiltToursObjective"))
 LESSONS.add("inert_values", LessonKind(InertValues, "mesaprobe.training.inert_values:InertValuesObjective"))
 LESSONS.add("search_states", LessonKind(SearchStates, "mesaprobe.training.search_states:SearchStatesObjective"))

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Sequence
 
 from mesaprobe.errors import UserError
-from mesaprobe.zoo import branch_and_bound, compiled_members, decoys, imitators, planners, refiners, value_gpts  # noqa: F401
+from mesaprobe.zoo import (
+    branch_and_bound,  # noqa: F401
+    builders,  # noqa: F401
+    compiled_members,  # noqa: F401
+    decoys,  # noqa: F401
+    imitators,  # noqa: F401
+    planners,  # noqa: F401
+    refiners,  # noqa: F401
+    value_gpts,  # noqa: F401
+)
 from mesaprobe.zoo.members import ZOO, Member
 
 GROUPS: dict[str, Callable[[Member], bool]] = {
