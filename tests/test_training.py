@@ -43,7 +43,7 @@ def test_learning_rate_warms_up_and_decays_to_its_final_share() -> None:
 
 def test_a_step_lowers_the_loss_by_clipped_adamw() -> None:
     """One step against the same step written out: decay on linear layers only, gradient norm clipped."""
-    config = changed(optimiser=OptimiserConfig(weight_decay=1.0, clip_norm=0.05))
+    config = changed(optimiser=OptimiserConfig(learning_rate=0.01, warmup_steps=0, weight_decay=1.0, clip_norm=0.05))
     state = loop._fresh_state(config, torch.device("cpu"))
     batch = make_batch(config, 0)
     before = {name: parameter.detach().clone() for name, parameter in state.model.named_parameters()}
@@ -53,7 +53,7 @@ def test_a_step_lowers_the_loss_by_clipped_adamw() -> None:
     gradients = torch.autograd.grad(expected, list(state.model.parameters()))
     norm = torch.cat([g.flatten() for g in gradients]).norm()
     assert norm > 0.05
-    loss = loop.optimisation_step(state.model, state.optimiser, batch, 0.01, 0.05)
+    loss = loop.optimisation_step(state.model, state.optimiser, batch, config, 0)
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
     for (name, parameter), gradient in zip(state.model.named_parameters(), gradients, strict=True):
         linear = name.endswith("weight") and not name.startswith(("identity", "pos")) and ".ln" not in name

@@ -37,4 +37,4 @@ def with_data(config: TrainConfig = TINY, **fields: Any) -> TrainConfig:
 def history_of(folder: Path) -> list[dict[str, float]]:
     """The rows of history.jsonl without the seconds they took."""
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]

@@ -18,7 +18,8 @@ def training_step() -> BenchRow:
     from mesaprobe.models.config import GPTConfig
     from mesaprobe.models.gpt import TourGPT
     from mesaprobe.training.config import PRESETS
-    from mesaprobe.training.loop import make_optimiser, next_city_loss, optimisation_step
+    from mesaprobe.training.loop import make_optimiser, optimisation_step
+    from mesaprobe.training.objectives import next_city_loss
     from mesaprobe.training.stream import make_batch
 
     config = PRESETS["matrix8-optimal"]
@@ -44,7 +45,7 @@ def training_step() -> BenchRow:
         plain_optimiser.step()
 
     def hooked_step() -> None:
-        optimisation_step(model, optimiser, batch, settings.learning_rate, settings.clip_norm)
+        optimisation_step(model, optimiser, batch, config, config.optimiser.warmup_steps)
 
     with one_thread():
         ours, theirs = interleaved(hooked_step, plain_step, rounds=40)

@@ -6,12 +6,12 @@ Names load on first use: configs alone are needed by `--help` and by worker proc
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mesaprobe.models.config import ArchitectureConfig, GPTConfig, LocalScorerConfig
+from mesaprobe.models.config import UNKNOWN, ArchitectureConfig, GPTConfig, LocalScorerConfig
 
 if TYPE_CHECKING:
     from mesaprobe.models.bridge import BridgedGPT, to_bridge
     from mesaprobe.models.checkpoint import load
-    from mesaprobe.models.gpt import UNKNOWN, TourGPT, attention_mask, solu
+    from mesaprobe.models.gpt import TourGPT, attention_mask, solu
     from mesaprobe.models.local_scorer import LocalScorer
     from mesaprobe.models.networks import build_network, network_subject
     from mesaprobe.models.subject import ModuleSubject, Subject, gpt_subject, wrap
@@ -23,7 +23,6 @@ _HOMES = {
     "LocalScorer": "local_scorer",
     "build_network": "networks",
     "network_subject": "networks",
-    "UNKNOWN": "gpt",
     "TourGPT": "gpt",
     "attention_mask": "gpt",
     "solu": "gpt",

@@ -7,6 +7,9 @@ from typing import Literal
 
 from mesaprobe.errors import UserError
 
+UNKNOWN = -1
+"""Stands for a masked city in the tour given to a bidirectional model."""
+
 
 class ArchitectureConfig(ABC):
     """Shape of a network; the number of cities and features come from the problem. Subclasses are frozen dataclasses
@@ -52,6 +55,8 @@ class GPTConfig(ArchitectureConfig):
     attention: Literal["causal", "prefix", "bidirectional"] = "prefix"
     """Who sees whom: all causal; the instance block sees itself and tour tokens are causal; or everyone
     sees everyone (editing arm: unknown cities are masked)."""
+    tied: bool = False
+    """All blocks share one block's weights: a looped network, n_layers loops of it."""
     architecture: Literal["gpt"] = "gpt"
     """The network that these settings shape; the command line trains GPTs, Python and --config the others too."""
 
@@ -73,16 +78,15 @@ class GPTConfig(ArchitectureConfig):
         return self.attention == "bidirectional"
 
     def in_words(self, n: int) -> str:  # noqa: ARG002
-        return (
-            f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads, d_mlp {self.d_mlp}, "
-            f"{self.attention} attention"
-        )
+        depth = f"{self.n_layers} loops of one block" if self.tied else f"{self.n_layers} layers"
+        return f"{depth}, d_model {self.d_model}, {self.n_heads} heads, d_mlp {self.d_mlp}, {self.attention} attention"
 
     def floats(self, n: int, n_features: int) -> tuple[int, int]:
         tokens = 2 * n
         per_block = 4 * self.d_model * self.head_width * self.n_heads + 2 * self.d_model * self.d_mlp
         per_pass = tokens * (12 * self.d_model + 3 * self.d_mlp) + self.n_heads * tokens * tokens
-        return self.n_layers * per_block + n_features * self.d_model, self.n_layers * per_pass
+        blocks = 1 if self.tied else self.n_layers
+        return blocks * per_block + n_features * self.d_model, self.n_layers * per_pass
 
 
 @dataclass(frozen=True)

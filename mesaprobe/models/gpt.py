@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from mesaprobe.models.config import GPTConfig
-
-UNKNOWN = -1
-"""Stands for a masked city in the tour given to a bidirectional model."""
+from mesaprobe.models.config import UNKNOWN, GPTConfig
+from mesaprobe.models.tied_weights import tie
 
 
 class LayerNorm(nn.LayerNorm):
@@ -150,6 +148,7 @@ class TourGPT(HookedRootModule):
     Causal and prefix attention: the logits at tour position t are for the city at t + 1. Bidirectional
     attention: the tour has n entries, `UNKNOWN` where masked, and the logits at t are for the city at t.
     Weights are drawn from `seed` (normal, 0.02; output projections divided by sqrt(2 layers), as in GPT-2).
+    With `config.tied` every block holds the first one's weights; each keeps hook points of its own.
     """
 
     mask: Bool[Tensor, "pos pos"]
@@ -167,6 +166,8 @@ class TourGPT(HookedRootModule):
         self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
         self.register_buffer("mask", attention_mask(config.attention, n), persistent=False)
         self._draw_weights(seed)
+        if config.tied:
+            tie(self, self.blocks, "blocks")
         self.setup()  # names every hook point, so it comes last
 
     @property

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 
 from mesaprobe.errors import UserError
-from mesaprobe.models.gpt import UNKNOWN, TourGPT
+from mesaprobe.models.config import UNKNOWN
+from mesaprobe.models.gpt import TourGPT
 from mesaprobe.problems import Problem
 
 Edit = Callable[..., Tensor]
@@ -216,7 +217,11 @@ class ModuleSubject(Subject):
 
 
 class MaskedSubject(ModuleSubject):
-    """A bidirectional `TourGPT`: the prefix is revealed, the rest masked, one pass for each state."""
+    """A bidirectional `TourGPT`: the prefix is revealed, the rest masked, one pass for each state.
+
+    The logits of the next city are those at the first masked position when all positions from there on are masked; the
+    network answers the others in the same pass, and nothing is resampled. `position_logits` is what editing uses.
+    """
 
     sequential = False
     module: TourGPT
@@ -231,6 +236,13 @@ class MaskedSubject(ModuleSubject):
     def logits(self, features: Tensor, tours: Tensor) -> Tensor:
         steps = range(1, tours.shape[1] + 1)
         return torch.stack([self.next_city_logits(features, tours[:, :t]) for t in steps], dim=1)
+
+    def position_logits(
+        self, features: Float[Tensor, "batch n f"], tours: Int[Tensor, "batch n"]
+    ) -> Float[Tensor, "batch n n"]:
+        """Logits of the city at every position of tours with holes (UNKNOWN), in one pass."""
+        with torch.no_grad():
+            return self.module(*self._inputs(features, tours))
 
     def edited_logits(self, features: Tensor, prefixes: Tensor, edits: Mapping[str, Edit]) -> Tensor:
         self._check_hooks(list(edits))

@@ -13,6 +13,8 @@ from mesaprobe.models.architectures import parse_architecture
 from mesaprobe.models.config import ArchitectureConfig, GPTConfig
 from mesaprobe.problems import ProblemConfig
 from mesaprobe.registry import Registry
+from mesaprobe.training.arms import ARMS
+from mesaprobe.training.curriculum import CurriculumConfig
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,32 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class EditingConfig:
+    """Arms A1 and A2: how tours are edited, at use and in the training rollouts of A2."""
+
+    edits_per_city: int = 4
+    """Edits at use, times n."""
+    temperature: float = 1.0
+    """Refilled cities are drawn from the softmax of logits / temperature; 0 takes the most likely."""
+    start: float = 0.3
+    """A2: first temperature of the acceptance, in units of the mean weight between different cities."""
+    end: float = 0.005
+    """A2: last temperature of the acceptance; it falls by the same factor after every edit."""
+    rollout_share: float = 0.25
+    """A2: share of the instances of a batch whose tours come from annealed edits by the network as it is."""
+    rollout_edits: int = 2
+    """A2: edits of such a rollout, from a random tour, at a temperature drawn from the schedule."""
+
+    def __post_init__(self) -> None:
+        if self.edits_per_city < 1 or self.rollout_edits < 1:
+            raise UserError("editing.edits_per_city and editing.rollout_edits must be at least 1")
+        if self.temperature < 0 or not 0 < self.end <= self.start:
+            raise UserError("editing needs temperature >= 0 and 0 < end <= start")
+        if not 0 <= self.rollout_share <= 1:
+            raise UserError(f"editing.rollout_share must lie between 0 and 1, got {self.rollout_share}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run. Its `config.json` repeats it: `mesaprobe train --config trained_models/NAME/config.json`."""
 
@@ -75,8 +103,11 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     teacher: str = "optimal"
     """optimal, any algorithm by name (nearest_neighbour, greedy_edge, savings, ...), or package.module:function."""
-    arm: Literal["A0"] = "A0"
-    """Training set-up; A0 is the plain left-to-right GPT."""
+    arm: Literal["A0", "A1", "A2", "A4", "AL"] = "A0"
+    """Training set-up. A0: plain left-to-right. A1: masked and bidirectional, edits. A2: as A1, annealed acceptance.
+    A4: myopic. AL: looped. It settles model.attention and model.tied."""
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    editing: EditingConfig = field(default_factory=EditingConfig)
     steps: int = 10_000
     """Optimisation steps."""
     batch_size: int = 256
@@ -96,11 +127,18 @@ class TrainConfig:
         for name in ("steps", "batch_size", "evaluate_every", "evaluation_instances"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.model.reads_whole_tour:
+        if self.curriculum.order != "none" and self.data.fixed_instances:
+            raise UserError("a curriculum draws fresh instances; it cannot go with data.fixed_instances")
+        arm = ARMS[self.arm]
+        if self.model.reads_whole_tour and not arm.edits:
             raise UserError(
                 "a bidirectional network sees the answer in a next-city objective; train with "
-                "model.attention prefix or causal"
+                "model.attention prefix or causal, or with arm A1 or A2"
             )
+        if self.arm != "A0" and not isinstance(self.model, GPTConfig):
+            raise UserError(f"arm {self.arm} trains GPTs only, got architecture {self.model.architecture}")
+        if arm.edits and isinstance(self.model, GPTConfig) and self.model.attention == "causal":
+            raise UserError(f"arm {self.arm} reads the whole tour and cannot train with model.attention causal")
 
 
 PRESETS: Registry[TrainConfig] = Registry("preset")
@@ -152,5 +190,14 @@ def first_difference(mine: TrainConfig, other: TrainConfig) -> str | None:
 
 
 def resolved(config: TrainConfig, cores: int) -> TrainConfig:
-    """The config with `threads` written out, so that config.json repeats the run to the last digit."""
-    return dataclasses.replace(config, threads=config.threads or cores)
+    """The config with `threads`, and what the arm settles of the network's shape, written out, so that config.json
+    repeats the run to the last digit.
+
+    >>> resolved(TrainConfig(arm="A1"), 1).model.attention
+    'bidirectional'
+    """
+    arm, model = ARMS[config.arm], config.model
+    if isinstance(model, GPTConfig):
+        attention = "bidirectional" if arm.edits else model.attention
+        model = dataclasses.replace(model, attention=attention, tied=model.tied or arm.tied)
+    return dataclasses.replace(config, threads=config.threads or cores, model=model)

@@ -11,6 +11,7 @@ from mesaprobe.problems import Instances
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.statistics.bootstrap import bootstrap_mean
 from mesaprobe.training.config import TrainConfig
+from mesaprobe.training.curriculum import STAGES, competence, select
 from mesaprobe.training.stream import evaluation_instances
 from mesaprobe.training.teachers import find_teacher
 
@@ -66,6 +67,17 @@ def evaluate(subject: Subject, config: TrainConfig, kind: str, count: int) -> Me
         acceptance_rate=drawn.acceptance_rate,
         seed=config.seed,
     )
+
+
+def next_stage(config: TrainConfig, stage: int, subject: Subject, count: int) -> int:
+    """The stage after an evaluation: one more if enough held-out tours are optimal among the share of instances that
+    training is at."""
+    pool = evaluation_instances(config, "natural", count).instances
+    share = competence(config.curriculum, 0.0, stage)
+    kept = select(config.curriculum, pool, max(1, round(share * count)), np.random.default_rng(config.seed)).instances
+    cost = kept.tour_costs(greedy_rollout(subject, torch.from_numpy(kept.features)).tours.numpy())
+    solved = float((cost == held_karp(kept.weights).costs).mean())
+    return min(stage + (solved >= config.curriculum.solved), STAGES - 1)
 
 
 def _teacher_agreement(subject: Subject, config: TrainConfig, instances: Instances) -> float:

@@ -26,7 +26,7 @@ from mesaprobe.solvers.constructive import nearest_cities, nearest_neighbour_com
 from mesaprobe.solvers.exact.held_karp import action_values, optimal_rollouts
 from mesaprobe.training.courses import Course
 from mesaprobe.training.lessons import InertValues
-from mesaprobe.training.loop import next_city_loss
+from mesaprobe.training.objectives import next_city_loss
 from mesaprobe.training.teachers import random_prefixes_for
 from mesaprobe.training.teaching import BRANCH, Objective
 from mesaprobe.training.value_states import embed_tours, least_targets, tours_mask, value_subspace

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedRootModule
 
@@ -24,8 +23,10 @@ from mesaprobe.models.subject import Subject
 from mesaprobe.problems import make_problem
 from mesaprobe.training.card import write_card
 from mesaprobe.training.config import OptimiserConfig, TrainConfig, first_difference, read_train_config, resolved
-from mesaprobe.training.evaluation import Metrics, evaluate, evaluation_kinds
+from mesaprobe.training.curriculum import competence
+from mesaprobe.training.evaluation import Metrics, evaluate, evaluation_kinds, next_stage
 from mesaprobe.training.memory import check_memory
+from mesaprobe.training.objectives import find_objective
 from mesaprobe.training.stream import LabelledBatch, make_batch, stream
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -100,13 +101,6 @@ def learning_rate(config: "Schedule", step: int) -> float:
     return optimiser.learning_rate * share
 
 
-def next_city_loss(
-    logits: Float[Tensor, "batch decision n"], targets: Float[Tensor, "batch decision n"]
-) -> Float[Tensor, ""]:
-    """Cross-entropy against the teacher's distribution, unmasked: the network must keep track of visited cities."""
-    return -(targets * F.log_softmax(logits, dim=-1)).sum(-1).mean()
-
-
 class Schedule(Protocol):
     """What the learning rate and the optimiser depend on, of any kind of run."""
 
@@ -130,19 +124,36 @@ def make_optimiser(model: torch.nn.Module, config: Schedule) -> torch.optim.Adam
 
 
 def optimisation_step(
-    model: HookedRootModule, optimiser: torch.optim.Optimizer, batch: LabelledBatch, rate: float, clip_norm: float
+    model: HookedRootModule, optimiser: torch.optim.Optimizer, batch: LabelledBatch, config: TrainConfig, step: int
 ) -> Tensor:
-    """One step of gradient descent on a batch; returns the loss before it (a scalar on the device)."""
-    device = next(model.parameters()).device
-    features, tours, targets = (torch.from_numpy(x).to(device) for x in (batch.features, batch.tours, batch.targets))
+    """One step of gradient descent on a batch by the arm's objective; returns the loss before it (a scalar on the
+    device)."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
-    loss = next_city_loss(model(features, tours[:, :-1]), targets)
+        group["lr"] = learning_rate(config, step)
+    loss = find_objective(config.arm)(model, batch, config, step)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
     optimiser.step()
     return loss.detach()
+
+
+@dataclass
+class _Since:
+    """What adds up between two evaluations."""
+
+    losses: Tensor
+    acceptance: float = 0.0
+    waited: float = 0.0
+    """Seconds in which the network waited for a batch."""
+    levels: np.ndarray | None = None
+
+    def add(self, loss: Tensor, batch: LabelledBatch, waited: float) -> None:
+        self.losses += loss
+        self.acceptance += batch.acceptance_rate
+        self.waited += waited
+        if batch.levels is not None:
+            self.levels = batch.levels if self.levels is None else self.levels + batch.levels
 
 
 def _run(
@@ -150,38 +161,59 @@ def _run(
 ) -> None:
     started, first, shown = time.monotonic() - state.seconds, state.step, 0.0
     begun = time.monotonic()
-    losses, acceptance = torch.zeros((), device=device), 0.0
-    batches = stream(config, first)
+    since = _Since(torch.zeros((), device=device))
+    stage = int(state.history[-1].get("stage", 0)) if state.history else 0
+    batches = stream(config, first, stage)
     try:
-        for batch in batches:
-            rate = learning_rate(config, state.step)
-            losses += optimisation_step(state.model, state.optimiser, batch, rate, config.optimiser.clip_norm)
-            acceptance += batch.acceptance_rate
+        while state.step < config.steps:
+            asked = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - asked
+            since.add(optimisation_step(state.model, state.optimiser, batch, config, state.step), batch, waited)
             state.step += 1
-            since = (state.step - 1) % config.evaluate_every + 1
+            steps = (state.step - 1) % config.evaluate_every + 1
             speed = (state.step - first) * config.batch_size / (time.monotonic() - begun)
             left = (config.steps - state.step) * config.batch_size / speed
             if state.step % config.evaluate_every == 0 or state.step == config.steps:
-                loss = float(losses) / since
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the loss became {loss} before step {state.step}; lower optimiser.learning_rate "
-                        f"(now {config.optimiser.learning_rate})"
-                    )
-                subject = _subject(state.model, config, folder)
-                metrics = evaluate(subject, config, evaluation_kinds(config)[0], _quick_count(config))
-                state.model.train()
-                state.seconds = time.monotonic() - started
-                state.history.append(_history_row(state, config, loss, rate, acceptance / since, metrics))
+                row, metrics = _evaluated(state, config, folder, since, steps, stage, started)
+                state.history.append(row)
                 save_checkpoint(state, folder)
-                show(Progress(state.step, config.steps, loss, speed, left, metrics))
-                losses.zero_()
-                acceptance = 0.0
+                show(Progress(state.step, config.steps, row["loss"], speed, left, metrics))
+                since = _Since(torch.zeros((), device=device))
+                if row.get("stage", stage) != stage:
+                    stage = row["stage"]
+                    batches.close()
+                    batches = stream(config, state.step, stage)
             elif time.monotonic() - shown > REPORT_EVERY_SECONDS:
                 shown = time.monotonic()
-                show(Progress(state.step, config.steps, float(losses) / since, speed, left))
+                show(Progress(state.step, config.steps, float(since.losses) / steps, speed, left))
     finally:
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
+
+
+def _evaluated(
+    state: TrainingState, config: TrainConfig, folder: Path, since: _Since, steps: int, stage: int, started: float
+) -> tuple[dict[str, Any], Metrics]:
+    """The row of history.jsonl after `steps` steps since the last one, and what it was measured from."""
+    loss = float(since.losses) / steps
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss became {loss} before step {state.step}; lower optimiser.learning_rate "
+            f"(now {config.optimiser.learning_rate})"
+        )
+    subject = _subject(state.model, config, folder)
+    metrics = evaluate(subject, config, evaluation_kinds(config)[0], _quick_count(config))
+    if config.curriculum.order != "none" and config.curriculum.pace == "competence":
+        stage = next_stage(config, stage, subject, _quick_count(config))
+    state.model.train()
+    state.seconds = time.monotonic() - started
+    row = _history_row(state, config, loss, since.acceptance / steps, metrics)
+    row["seconds_waiting"] = round(since.waited, 2)
+    if since.levels is not None:
+        row |= {"stage": stage, "competence": competence(config.curriculum, state.step / config.steps, stage)}
+        shares = since.levels / since.levels.sum()
+        row |= {f"hardness_{level}": float(share) for level, share in enumerate(shares)}
+    return row, metrics
 
 
 def _quick_count(config: TrainConfig) -> int:
@@ -189,14 +221,14 @@ def _quick_count(config: TrainConfig) -> int:
 
 
 def _history_row(
-    state: TrainingState, config: TrainConfig, loss: float, rate: float, acceptance: float, metrics: Metrics
+    state: TrainingState, config: TrainConfig, loss: float, acceptance: float, metrics: Metrics
 ) -> dict[str, Any]:
     return {
         "step": state.step,
         "instances_seen": state.step * config.batch_size,
         "seconds": round(state.seconds, 2),
         "loss": loss,
-        "learning_rate": rate,
+        "learning_rate": learning_rate(config, state.step - 1),
         "acceptance_rate": acceptance,
         "gap_mean": metrics.gap_mean,
         "optimal_fraction": metrics.optimal_fraction,

@@ -22,7 +22,7 @@ from mesaprobe.models.gpt import TourGPT
 from mesaprobe.problems import random_tours
 from mesaprobe.training.courses import Course
 from mesaprobe.training.lessons import ValueStates
-from mesaprobe.training.loop import next_city_loss
+from mesaprobe.training.objectives import next_city_loss
 from mesaprobe.training.teachers import random_prefixes_for
 from mesaprobe.training.teaching import BRANCH, Objective
 from mesaprobe.training.valuations import VALUATIONS

@@ -10,7 +10,8 @@ from torch import Tensor
 from mesaprobe.errors import UserError
 from mesaprobe.instruments.activations import Site
 from mesaprobe.labels.pairs import CounterfactualPairs
-from mesaprobe.models.gpt import UNKNOWN, TourGPT
+from mesaprobe.models.config import UNKNOWN
+from mesaprobe.models.gpt import TourGPT
 from mesaprobe.models.subject import Edit, ModuleSubject, Subject
 
 ROWS = 256
