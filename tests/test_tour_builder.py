@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 import torch
 
+from mesaprobe.analysis.history import training_curve
 from mesaprobe.instruments.activations import residual_sites
 from mesaprobe.instruments.lens import readout
 from mesaprobe.models import load, network_subject
-from mesaprobe.models.building_steps import STEPS
+from mesaprobe.models.building_steps import STEPS, EdgeSteps
 from mesaprobe.models.config import TourBuilderConfig
 from mesaprobe.models.tour_builder import TourBuilder
-from mesaprobe.problems import Instances, ProblemConfig, make_problem, random_tours
+from mesaprobe.problems import Instances, ProblemConfig, make_problem, random_tours, tour_costs
+from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.training.built_tours import RULES, one_of, right_steps
 from mesaprobe.training.config import OptimiserConfig
 from mesaprobe.training.courses import Course, read_course
-from mesaprobe.training.lessons import BuiltTours
+from mesaprobe.training.lessons import BuiltTours, Lesson, OptimalEdges
+from mesaprobe.training.optimal_edges import optimal_edges
 from mesaprobe.training.teaching import teach
 from mesaprobe.zoo import catalogue  # noqa: F401  (registers the members)
+from mesaprobe.zoo.edge_scorer import scores_edges_alone
 from mesaprobe.zoo.members import ZOO, Taught
 from mesaprobe.zoo.reference import rule
 
@@ -166,12 +170,33 @@ def test_only_rows_of_weights_are_taken() -> None:
 # ---- training and the zoo ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nearest_insertion", "savings"])
-def test_a_builder_learns_which_step_to_take(name: str, tmp_path: Path) -> None:
+def test_optimal_edges_make_an_optimal_tour_that_keeps_the_prefix() -> None:
+    instances, tours = drawn(30)
+    edges = optimal_edges(instances.weights, tours, np.random.default_rng(0)).numpy()
+    assert (edges.sum(-1) == 2).all()
+    assert (edges == edges.swapaxes(2, 3)).all()
+    costs = (edges * instances.weights[:, None]).sum((2, 3)) / 2
+    assert (costs[:, 0] == held_karp(instances.weights).costs).all()
+    assert (costs[:, -1] == tour_costs(instances.weights, tours)).all()
+    assert (np.diff(costs, axis=1) >= 0).all()
+    for length in range(2, N):
+        assert (edges[np.arange(30), length - 1, tours[:, length - 2], tours[:, length - 1]] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("lesson", "kind", "least"),
+    [
+        (BuiltTours("nearest_insertion"), "insertion", 0.95),
+        (BuiltTours("savings"), "edges", 0.95),
+        (OptimalEdges(), "edges", 0.85),
+    ],
+    ids=["nearest_insertion", "savings", "optimal_edges"],
+)
+def test_a_builder_learns_which_step_to_take(lesson: Lesson, kind: str, least: float, tmp_path: Path) -> None:
     course = Course(
-        BuiltTours(name),
+        lesson,
         PROBLEM.config,
-        TourBuilderConfig(n_layers=N, d_mlp=8, steps=KINDS[name]),  # type: ignore[arg-type]
+        TourBuilderConfig(n_layers=N, d_mlp=8, steps=kind),  # type: ignore[arg-type]
         optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=10),
         steps=200,
         batch_size=16,
@@ -179,9 +204,33 @@ def test_a_builder_learns_which_step_to_take(name: str, tmp_path: Path) -> None:
     )
     rows: list[dict[str, float]] = []
     teach(course, tmp_path, rows.append)
-    assert rows[-1]["right_step"] > 0.95
+    assert next(value for name, value in rows[-1].items() if name in ("right_step", "right_edge")) > least
     assert rows[-1]["right_city"] > 0.95
     assert read_course(tmp_path / "config.json") == course
+    assert training_curve(load(tmp_path)) is None  # a report draws no curve of gaps that were not measured
+
+
+def test_the_certificate_of_an_edge_scorer_sees_far_weights_and_a_blind_readout() -> None:
+    class FarSighted(EdgeSteps):
+        def describe(self, weights: torch.Tensor, partial: torch.Tensor) -> torch.Tensor:
+            return super().describe(weights, partial) + weights.mean((1, 2))[:, None, None, None]
+
+    instances, _ = drawn(20)
+
+    def checked(network: TourBuilder) -> np.ndarray:
+        return scores_edges_alone(network_subject(network, PROBLEM, "x"), instances, np.random.default_rng(0))
+
+    pairs, network = N * (N - 1) // 2 * N, builder("edges")  # every edge in every loop
+    assert checked(network).all()
+    network.steps = FarSighted()
+    at_root = checked(network)[:pairs].reshape(-1, N, 20, N - 1)[:, 0, :, 0]  # where every edge is allowed
+    assert at_root.mean() < 0.05
+    assert checked(network)[pairs:].all()
+    network = builder("edges")
+    with torch.no_grad():
+        network.unembed.weight.zero_()
+    assert checked(network)[:-1].all()
+    assert not checked(network)[-1].all()
 
 
 @pytest.mark.parametrize("name", [f"{name}-loop" for name in RULES])

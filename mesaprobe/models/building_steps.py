@@ -145,19 +145,19 @@ class EdgeSteps:
 
     def allowed(self, partial: Partial) -> Bool[Tensor, "batch t step"]:
         n = partial.shape[-1]
-        links = partial.clamp(min=0) @ _owners(partial).mT + _prefix_links(partial)  # [batch, t, row, row]
+        links = partial.clamp(min=0) @ owners(partial).mT + _prefix_links(partial)  # [batch, t, row, row]
         joined = links + torch.eye(n).to(links)
         for _ in range(math.ceil(math.log2(n))):
             joined = (joined @ joined).clamp(max=1)
         open_ended = links.sum(-1) < 1.5
         one_path = links.sum((-1, -2)) > 2 * n - 2.5
         legal = open_ended[..., None] & open_ended[..., None, :] & ((joined < 0.5) | one_path[..., None, None])
-        i, j = _pairs(n)
+        i, j = pairs(n)
         return _or_stay(legal[..., i, j])
 
     def describe(self, weights: Float[Tensor, "batch n n"], partial: Partial) -> Float[Tensor, "batch t step quantity"]:
         n = partial.shape[-1]
-        owner, (i, j) = _owners(partial), _pairs(n)
+        owner, (i, j) = owners(partial), pairs(n)
         between = (owner @ weights[:, None] @ owner.mT)[..., i, j]
         home = (owner @ weights[:, None, :, :1])[..., 0]
         mean = (owner @ weights[:, None].sum(-1, keepdim=True))[..., 0] / (n - 1)
@@ -169,10 +169,10 @@ class EdgeSteps:
 
     def taken(self, partial: Partial, shares: Float[Tensor, "batch t step"]) -> Partial:
         n = partial.shape[-1]
-        i, j = _pairs(n)
+        i, j = pairs(n)
         linked = partial.new_zeros(*partial.shape)
         linked[..., i, j] = shares[..., 1:]
-        return partial + (linked + linked.mT) @ _owners(partial)
+        return partial + (linked + linked.mT) @ owners(partial)
 
     def following(self, partial: Partial) -> Bool[Tensor, "batch t n"]:
         return partial[..., 0, :] > 0.5
@@ -181,14 +181,14 @@ class EdgeSteps:
 STEPS: dict[str, Callable[[], Steps]] = {"insertion": InsertionSteps, "edges": EdgeSteps}
 
 
-def _pairs(n: int) -> tuple[list[int], list[int]]:
-    """Rows i < j of every edge."""
+def pairs(n: int) -> tuple[list[int], list[int]]:
+    """Rows i < j of every edge, in the order of the steps that add them."""
     rows, others = zip(*combinations(range(n), 2), strict=True)
     return list(rows), list(others)
 
 
-def _owners(partial: Partial) -> Partial:
-    """The city of each row, one-hot."""
+def owners(partial: Partial) -> Partial:
+    """The city of each row, one-hot; where steps are edges."""
     return (-partial).clamp(min=0)
 
 

@@ -77,19 +77,20 @@ class BuiltToursObjective(Objective):
         for loop in range(loops):
             wanted = right_steps(self.rule, steps, weights, partial)
             scores = network.scores(rows, partial, loop)
-            loss = loss + _surprise(scores, wanted) / loops
-            right = right + _hits(scores, wanted) / loops
+            loss = loss + surprise(scores, wanted) / loops
+            right = right + hits(scores, wanted) / loops
             partial = steps.taken(partial, one_of(wanted, rng))
         logits, following = network.unembed(partial.flatten(2)), steps.following(partial)
-        loss = loss + _surprise(logits, following)
-        return loss, {"right_step": right, "right_city": _hits(logits, following)}
+        loss = loss + surprise(logits, following)
+        return loss, {"right_step": right, "right_city": hits(logits, following)}
 
 
-def _surprise(scores: Float[Tensor, "*state option"], right: Bool[Tensor, "*state option"]) -> Float[Tensor, ""]:
+def surprise(scores: Float[Tensor, "*state option"], right: Bool[Tensor, "*state option"]) -> Float[Tensor, ""]:
     """Mean of -log of the probability that all right options have together."""
     among = scores.masked_fill(~right, -torch.inf)
     return (scores.logsumexp(-1) - among.logsumexp(-1)).mean()
 
 
-def _hits(scores: Float[Tensor, "*state option"], right: Bool[Tensor, "*state option"]) -> Float[Tensor, ""]:
+def hits(scores: Float[Tensor, "*state option"], right: Bool[Tensor, "*state option"]) -> Float[Tensor, ""]:
+    """How often the likeliest option is right."""
     return right.gather(-1, scores.argmax(-1, keepdim=True)).float().mean().detach()

@@ -49,6 +49,14 @@ class BuiltTours(Lesson):
 
 
 @dataclass(frozen=True)
+class OptimalEdges(Lesson):
+    """For tour builders that add edges: prefer edges of an optimal completion (see `optimal_edges`)."""
+
+    lesson: Literal["optimal_edges"] = "optimal_edges"
+    """The lesson that these settings describe."""
+
+
+@dataclass(frozen=True)
 class InertValues(Lesson):
     """For decoys: choose the nearest city; hold optimal values and completions, unused (see `inert_values`)."""
 
@@ -83,5 +91,6 @@ class SearchStates(Lesson):
 LESSONS.add("value_states", LessonKind(ValueStates, "mesaprobe.training.value_states:ValueStatesObjective"))
 LESSONS.add("tour_states", LessonKind(TourStates, "mesaprobe.training.tour_states:TourStatesObjective"))
 LESSONS.add("built_tours", LessonKind(BuiltTours, "mesaprobe.training.built_tours:BuiltToursObjective"))
+LESSONS.add("optimal_edges", LessonKind(OptimalEdges, "mesaprobe.training.optimal_edges:OptimalEdgesObjective"))
 LESSONS.add("inert_values", LessonKind(InertValues, "mesaprobe.training.inert_values:InertValuesObjective"))
 LESSONS.add("search_states", LessonKind(SearchStates, "mesaprobe.training.search_states:SearchStatesObjective"))

@@ -5,6 +5,9 @@ supervised on the rule's own next step. The shell is that of the looped searcher
 score, a soft maximum), so that it tells nothing of the class (method.md section 6.2 and amendment 6), and its
 members are the good heuristics that accuracy must be crossed with. They hold plans honestly (amendment 5): the tour
 is whole before its first city is named. But they price steps, not tours, and never compare two completions.
+
+The edge scorer (`edge_scorer`) is greedy edge with a learnt order: no rule's choices but edges of optimal tours are its
+lesson, so that it is as good as a constructive rule of this shape gets.
 """
 
 from mesaprobe.models.config import TourBuilderConfig
@@ -13,6 +16,7 @@ from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.training.config import OptimiserConfig
 from mesaprobe.training.courses import Course
 from mesaprobe.training.lessons import BuiltTours
+from mesaprobe.zoo.edge_scorer import edge_scorer, scores_edges_alone
 from mesaprobe.zoo.members import ZOO, Member, Taught
 from mesaprobe.zoo.reference import rule
 
@@ -52,3 +56,18 @@ for _teacher, _kind, _steps, _words in (
             reference=rule(_teacher),
         ),
     )
+
+ZOO.add(
+    "edge_scorer-loop",
+    Member(
+        name="edge_scorer-loop",
+        family="edge_scorer",
+        role="heuristic",
+        degree=2,
+        mechanism="the looped shell: each loop adds the edge of the best score, which knows local quantities of it "
+        "alone and was fitted to optimal tours",
+        recipe=Taught(edge_scorer()),
+        reference=None,
+        structure=scores_edges_alone,
+    ),
+)

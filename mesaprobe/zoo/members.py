@@ -44,6 +44,7 @@ FAMILIES: dict[Literal["search", "heuristic"], tuple[str, ...]] = {
         "sequential_savings",
         "gated_mixture",
         "local_scorer",
+        "edge_scorer",
     ),
 }
 """The closed list of mechanisms (DESIGN section 2): all members of one are held out together."""
