@@ -29,7 +29,8 @@ from mesaprobe.zoo.reference import rule
 
 N = 6
 PROBLEM = make_problem(ProblemConfig(n=N))
-KINDS = {name: "insertion" if name.endswith("insertion") else "edges" for name in RULES}
+KINDS = {name: "insertion" if name.endswith("insertion") else "edges" for name in RULES} | {"mst_preorder": "tree"}
+BY_HAND = {"insertion": "cheapest_insertion", "edges": "greedy_edge", "tree": "mst_preorder"}
 ZOO_FOLDER = Path("trained_models/zoo")
 
 
@@ -78,8 +79,7 @@ def test_however_ties_are_broken_the_library_could_have_gone_there(name: str) ->
 
 @pytest.mark.parametrize("kind", list(STEPS))
 def test_a_mixture_of_steps_is_the_mixture_of_what_they_lead_to(kind: str) -> None:
-    name = "cheapest_insertion" if kind == "insertion" else "greedy_edge"
-    partial, steps = built(name, *drawn(3), 2)[-1], STEPS[kind]()
+    partial, steps = built(BY_HAND[kind], *drawn(3), 2)[-1], STEPS[kind]()
     count = steps.count(N)
     allowed = steps.allowed(partial)
     assert allowed.shape == (3, N - 1, count)
@@ -91,7 +91,7 @@ def test_a_mixture_of_steps_is_the_mixture_of_what_they_lead_to(kind: str) -> No
     torch.testing.assert_close(each[0], partial)
     for c in range(1, count):
         grown = each[c].clamp(min=0).sum((-1, -2)) - partial.clamp(min=0).sum((-1, -2))
-        assert (grown[allowed[..., c]] == (1 if kind == "insertion" else 2)).all()
+        assert (grown[allowed[..., c]] == (2 if kind == "edges" else 1)).all()
         assert (steps.rounded(each[c]) == each[c])[allowed[..., c]].all()
 
 
@@ -99,9 +99,13 @@ def test_a_mixture_of_steps_is_the_mixture_of_what_they_lead_to(kind: str) -> No
 
 
 def builder(kind: str) -> TourBuilder:
-    """A builder that runs cheapest insertion, or greedy edge: by hand."""
+    """A builder that runs the rule of `BY_HAND`."""
     network = TourBuilder(TourBuilderConfig(n_layers=N, d_mlp=4, steps=kind), N, N).eval()  # type: ignore[arg-type]
-    price = {"insertion": [1.0, 1.0, -1.0, 0.0, 0.0], "edges": [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]}[kind]
+    price = {
+        "insertion": [1.0, 1.0, -1.0, 0.0, 0.0],
+        "edges": [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        "tree": [1.0, 0.0, 0.0, 2.0],
+    }[kind]
     with torch.no_grad():
         network.step_score.direct.weight[:] = -torch.tensor(price)
         network.unembed.weight.zero_()
@@ -110,7 +114,7 @@ def builder(kind: str) -> TourBuilder:
     return network
 
 
-@pytest.mark.parametrize("name", ["cheapest_insertion", "greedy_edge"])
+@pytest.mark.parametrize("name", list(BY_HAND.values()))
 def test_a_builder_that_scores_by_the_rules_key_runs_the_rule(name: str) -> None:
     instances, tours = drawn(60)
     subject = network_subject(builder(KINDS[name]), PROBLEM, "by hand")

@@ -1,7 +1,7 @@
 """Partial tours of a `TourBuilder`, and the elementary steps that make them grow.
 
-Two kinds, each with a stream of n rows of n cities. Both leave what is not decided yet empty, and both begin with what
-the prefix fixes; its length, which says how much that is, is known from the position.
+Three kinds, each with a stream of n rows of n cities. All leave what is not decided yet empty, and begin with what the
+prefix fixes; its length, which says how much that is, is known from the position.
 
 `insertion`: row k is the k-th city of a closed tour, one-hot; rows behind its last city are 0. Row 0 is the current
 city, then come the cities inserted so far, then city 0 and the rest of the prefix. A step puts a free city behind row
@@ -11,6 +11,10 @@ j; the edges of the prefix are never cut, so that row j is before city 0 (everyw
 come the free cities, then city 0 and the rest of the prefix; consecutive cities of the prefix are linked by standing so
 and have no entries. A step links two cities that have fewer than two links each and are not joined yet; where all
 cities are on one path, it closes the tour.
+
+`tree`: rows as of `edges`, 1 at every city that hangs on theirs. A step hangs a free city on one of the tree, which
+begins with the path through the prefix. Once all hang, one more step names a city: any that hangs on the prefix, and 1
+is added to its entry in row 0.
 
 A step is known by quantities of its own: a few weights, or sums of them. Step 0 is to stay as it is; it is taken where
 nothing else is left.
@@ -57,7 +61,7 @@ class Steps(Protocol):
         """The mixture of the partial tours after each step."""
 
     def following(self, partial: Partial) -> Bool[Tensor, "batch t n"]:
-        """Neighbours of the current city outside the prefix: one, or two where the prefix is city 0 alone."""
+        """Where the finished tour goes on: one city, or two where it has no direction and only city 0 is named."""
 
 
 class InsertionSteps:
@@ -178,7 +182,60 @@ class EdgeSteps:
         return partial[..., 0, :] > 0.5
 
 
-STEPS: dict[str, Callable[[], Steps]] = {"insertion": InsertionSteps, "edges": EdgeSteps}
+class TreeSteps:
+    """Hang city l on city k; at last, go on to a city that hangs on the prefix."""
+
+    quantities: tuple[str, ...] = (
+        "d(k, l)",
+        "mean weight of k",
+        "mean weight of l",
+        "at the last step: how many cities of the prefix come after k; else 0",
+    )
+
+    def count(self, n: int) -> int:
+        return n * (n - 1) + 1  # row k = 0 .. n - 1, row l = 1 .. n - 1
+
+    def start(self, tour: Int[Tensor, "batch t"], n: int) -> Int[Tensor, "batch t row n"]:
+        return EdgeSteps().start(tour, n)
+
+    def rounded(self, partial: Partial) -> Partial:
+        return partial.round().clamp(-1, 2)
+
+    def allowed(self, partial: Partial) -> Bool[Tensor, "batch t step"]:
+        hung = partial.clamp(min=0) @ owners(partial).mT  # [batch, t, row k, row l]
+        prefix = _prefix_rows(partial) >= 0
+        inside = prefix | (hung.sum(-2) > 0.5)
+        hang = inside[..., None] & ~inside[..., None, :]
+        name = prefix[..., None] & (hung > 0.5) & (self._missing(partial) == 0)[..., None, None]
+        return _or_stay((hang | name)[..., 1:].flatten(2))
+
+    def describe(self, weights: Float[Tensor, "batch n n"], partial: Partial) -> Float[Tensor, "batch t step quantity"]:
+        owner = owners(partial)
+        between = owner @ weights[:, None] @ owner.mT
+        mean = (owner @ weights[:, None].sum(-1, keepdim=True))[..., 0] / (partial.shape[-1] - 1)
+        later = _prefix_rows(partial).clamp(min=0) * (self._missing(partial) == 0)[..., None]
+        known = torch.broadcast_tensors(between, mean[..., None], mean[..., None, :], later.to(partial)[..., None])
+        return _with_stay(torch.stack(known, dim=-1)[:, :, :, 1:].flatten(2, 3))
+
+    def taken(self, partial: Partial, shares: Float[Tensor, "batch t step"]) -> Partial:
+        n = partial.shape[-1]
+        linked = F.pad(shares[..., 1:].unflatten(-1, (n, n - 1)), (1, 0))
+        named = F.pad(linked.sum(-2, keepdim=True), (0, 0, 0, n - 1))
+        finished = (self._missing(partial) == 0)[..., None, None]
+        return partial + torch.where(finished, named, linked) @ owners(partial)
+
+    def following(self, partial: Partial) -> Bool[Tensor, "batch t n"]:
+        row = partial[..., 0, :]
+        return (row > 0.5) & (row == row.amax(-1, keepdim=True))
+
+    def _missing(self, partial: Partial) -> Int[Tensor, "batch t"]:
+        """How many cities do not hang yet; -1 once one is named."""
+        steps, n = partial.shape[1:3]
+        free = n - torch.arange(1, steps + 1, device=partial.device)
+        return free - partial.detach().clamp(min=0).sum((-1, -2)).round().long()
+
+
+STEPS: dict[str, Callable[[], Steps]] = {"insertion": InsertionSteps, "edges": EdgeSteps, "tree": TreeSteps}
 
 
 def pairs(n: int) -> tuple[list[int], list[int]]:
@@ -188,7 +245,7 @@ def pairs(n: int) -> tuple[list[int], list[int]]:
 
 
 def owners(partial: Partial) -> Partial:
-    """The city of each row, one-hot; where steps are edges."""
+    """The city of each row, one-hot; where rows belong to cities."""
     return (-partial).clamp(min=0)
 
 
@@ -198,6 +255,13 @@ def _prefix_links(partial: Partial) -> Float[Tensor, "t row row"]:
     row, length = torch.arange(n).to(partial), torch.arange(1, steps + 1).to(partial)
     forward = (row > n - length[:, None])[..., None] * torch.eye(n).to(partial).roll(1, -1)
     return forward + forward.mT
+
+
+def _prefix_rows(partial: Partial) -> Int[Tensor, "t row"]:
+    """How many cities of the prefix come after the row's; -1 for rows of other cities."""
+    steps, n = partial.shape[1:3]
+    row, length = torch.arange(n, device=partial.device), torch.arange(1, steps + 1, device=partial.device)
+    return torch.where((row == 0) | (row > n - length[:, None]), -row % n, -1)
 
 
 def _or_stay(legal: Bool[Tensor, "batch t step"]) -> Bool[Tensor, "batch t step"]:

@@ -159,8 +159,8 @@ class TourBuilderConfig(ArchitectureConfig):
     """Loops of the shared block; n of them finish every tour."""
     d_mlp: int = 16
     """Hidden units that score one step."""
-    steps: Literal["insertion", "edges"] = "insertion"
-    """What one loop adds: a city between two neighbours, or an edge."""
+    steps: Literal["insertion", "edges", "tree"] = "insertion"
+    """What one loop adds: a city between two neighbours, an edge of the tour, or an edge of a tree to walk along."""
     architecture: Literal["tour_builder"] = "tour_builder"
     """The network that these settings shape."""
 
@@ -168,16 +168,16 @@ class TourBuilderConfig(ArchitectureConfig):
         _check_counts(self, "n_layers", "d_mlp")
 
     def in_words(self, n: int) -> str:
-        what = "insertion of a city" if self.steps == "insertion" else "edge"
+        what = {"insertion": "insertion of a city", "edges": "edge", "tree": "edge of a tree"}[self.steps]
         return (
             f"{self.n_layers} loops of one block, d_model {n} * {n} (a partial tour), each {what} scored by "
             f"{self.d_mlp} hidden units"
         )
 
     def floats(self, n: int, n_features: int) -> tuple[int, int]:  # noqa: ARG002
-        quantities, steps = (5, (n - 1) ** 2 + 1) if self.steps == "insertion" else (6, n * (n - 1) // 2 + 1)
-        weights = (quantities + self.n_layers + 2) * self.d_mlp + n * n * n
-        return weights, n * self.n_layers * steps * (2 * quantities + 4 * self.d_mlp)
+        most_quantities, most_steps = 6, n * n
+        weights = (most_quantities + self.n_layers + 2) * self.d_mlp + n * n * n
+        return weights, n * self.n_layers * most_steps * (2 * most_quantities + 4 * self.d_mlp)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ RULES.add("nearest_insertion", lambda known: (known[..., 3], _growth(known)))
 RULES.add("farthest_insertion", lambda known: (-known[..., 3], _growth(known)))
 RULES.add("greedy_edge", lambda known: (known[..., 0],))
 RULES.add("savings", lambda known: (known[..., 5], torch.where(known[..., 5] > 0, 0, known[..., 0] - known[..., 1])))
+RULES.add("mst_preorder", lambda known: (known[..., 3], known[..., 0]))
 
 
 def right_steps(

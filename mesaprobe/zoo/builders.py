@@ -1,4 +1,4 @@
-"""Looped constructive rules: families cheapest_insertion, nearest_insertion, farthest_insertion, greedy_edge, savings.
+"""Looped constructive rules: the insertion rules, greedy edge, savings, mst_preorder and edge_scorer.
 
 One block, used over and over, adds one city or one edge to a partial tour (`models.tour_builder`), each loop
 supervised on the rule's own next step. The shell is that of the looped searchers (stream, loops, hooks, a learnt
@@ -43,6 +43,7 @@ for _teacher, _kind, _steps, _words in (
     ("farthest_insertion", "insertion", 1500, "inserts the city farthest from the tour where it grows least"),
     ("greedy_edge", "edges", 1500, "adds the cheapest edge that still fits a tour"),
     ("savings", "edges", 1500, "joins the two routes from city 0 whose joining saves most"),
+    ("mst_preorder", "tree", 1500, "hangs a city on the minimum spanning tree, the last walks on along it"),
 ):
     ZOO.add(
         _name := f"{_teacher}-loop",
