@@ -79,6 +79,18 @@ def test_annealing_turns_chance_into_short_tours_and_never_loses_the_best() -> N
     assert run.passes[-1] == pytest.approx(run.masked.sum(axis=1).mean())
 
 
+def test_only_free_positions_are_edited() -> None:
+    instances, features, tours = _instances()
+    free = torch.arange(N).expand(COUNT, N) >= 3
+    masks = torch.stack([random_masks(COUNT, N, torch.Generator().manual_seed(k), free) for k in range(20)])
+    assert not masks[:, :, :3].any()
+    assert set(masks.sum(dim=2).flatten().tolist()) == {2, 3, 4}
+    generator = torch.Generator().manual_seed(0)
+    run = edit(_uncertain, features, instances.weights, tours, None, 5, generator, free=free)
+    np.testing.assert_array_equal(run.tours[:, :3], tours[:, :3])
+    assert (run.tours != tours.numpy()).any()
+
+
 def test_cold_acceptance_takes_nothing_worse() -> None:
     instances, features, tours = _instances()
     run = edit(_uncertain, features, instances.weights, tours, np.full(40, 1e-6), 40, torch.Generator().manual_seed(0))

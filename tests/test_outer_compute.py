@@ -45,7 +45,7 @@ def test_curves_of_every_kind_of_network() -> None:
         ({"tied": True}, {"beam", "resampled_ends", "loops"}),
         (
             {"attention": "bidirectional"},
-            {"left_to_right", "resampled", "annealed", "annealed_from_random", "single"},
+            {"left_to_right", "resampled", "likeliest", "annealed", "annealed_from_random", "single"},
         ),
     ):
         points = network_curves(_subject(**changes), INSTANCES, 12, seed=0)

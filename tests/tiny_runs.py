@@ -20,7 +20,7 @@ TINY = TrainConfig(
     threads=1,
     device="cpu",
 )
-FINISHED = {"README.md", "config.json", "history.jsonl", "metrics.json", "model.safetensors"}
+FINISHED = {"README.md", "config.json", "history.jsonl", "metrics.json", "model.safetensors", "outer_compute.json"}
 """The files of a finished run."""
 
 

@@ -12,6 +12,7 @@ VERBS = {
     "train": "train a GPT on tours",
     "analyze": "look inside a trained network and write a report",
     "solve": "tours, bounds, labels and searches of instances from a file or drawn",
+    "study": "many networks: do changes of the training set-up prevent inner search?",
     "zoo": "networks of known mechanism: list, build, certify, calibrate; the error table",
     "compare": "one page with several analyses side by side",
     "report": "render report.html again from stored results",

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
 from torch import Tensor
 
 from mesaprobe.decoding.refilling import Answers, draw, refill
@@ -74,9 +74,11 @@ def edit(
     *,
     softmax_temperature: float = 1.0,
     positions: Literal["several", "one"] = "several",
+    free: Bool[Tensor, "batch n"] | None = None,
 ) -> EditRun:
-    """`edits` edits of each tour. `temperatures`, one for each edit (or edit and instance) in units of the mean weight,
-    are those of the acceptance; None keeps every result. `positions` one is the control of `swap_one`."""
+    """`edits` edits of each tour, at the `free` positions (default: all but city 0's). `temperatures`, one an edit
+    (or edit and instance) in units of the mean weight, are those of the acceptance; None keeps every result.
+    `positions` one is the control of `swap_one`."""
     n, unit = tours.shape[1], _mean_weight(weights)
     kept, cost = tours.clone(), tour_costs(weights, tours.cpu().numpy())
     current, proposed, sizes = [cost], [cost], [np.zeros_like(cost)]
@@ -84,7 +86,7 @@ def edit(
         if positions == "one":
             found, size = swap_one(answers, features, kept, generator, softmax_temperature), torch.ones(len(kept))
         else:
-            masked = random_masks(len(kept), n, generator).to(kept.device)
+            masked = random_masks(len(kept), n, generator, free).to(kept.device)
             found, size = refill(answers, features, kept, masked, generator, softmax_temperature), masked.sum(1)
         price = tour_costs(weights, found.cpu().numpy())
         if temperatures is not None:
@@ -124,11 +126,17 @@ def swap_one(
     return swapped
 
 
-def random_masks(count: int, n: int, generator: torch.Generator, least: int = 2) -> Tensor:
-    """Masks [count, n] of k free positions, k uniform in least..n - 1, the positions uniform given k."""
-    sizes = torch.randint(least, n, (count, 1), generator=generator)
-    ranks = torch.rand(count, n - 1, generator=generator).argsort(dim=1).argsort(dim=1)
-    return torch.cat([torch.zeros(count, 1, dtype=torch.bool), ranks < sizes], dim=1)
+def random_masks(
+    count: int, n: int, generator: torch.Generator, free: Bool[Tensor, "count n"] | None = None
+) -> Bool[Tensor, "count n"]:
+    """Masks of k of the free positions (default: all but the first), k uniform from 2 to all of them, the positions
+    uniform given k."""
+    if free is None:
+        free = (torch.arange(n) > 0).expand(count, n)
+    most = free.sum(dim=1)
+    sizes = 2 + (torch.rand(count, generator=generator) * (most - 1)).long()
+    ranks = torch.rand(count, n, generator=generator).masked_fill(~free, 2.0).argsort(dim=1).argsort(dim=1)
+    return ranks < sizes[:, None]
 
 
 def _mean_weight(weights: Int32[np.ndarray, "batch n n"]) -> Float64[np.ndarray, " batch"]:

@@ -67,22 +67,22 @@ def local_search_curves(instances: Instances, evaluated: Sequence[int], seed: in
     return [*_annealing(instances, starts, seeds, evaluated), *_two_opt(instances, starts, evaluated, rng)]
 
 
-def edited_runs(
-    subject: MaskedSubject, instances: Instances, edits: int, seed: int, *, softmax_temperature: float = 1.0
-) -> dict[str, EditRun]:
-    """The ways to edit, each from the same drafts but for `annealed_from_random`: `resampled` keeps every result,
-    `annealed` by Metropolis' rule on the true cost, `single` exchanges two cities and keeps every result."""
+def edited_runs(subject: MaskedSubject, instances: Instances, edits: int, seed: int) -> dict[str, EditRun]:
+    """The ways to edit. `resampled` keeps every result, `likeliest` too, with the likeliest city in place of a drawn
+    one, in the draft as in edits; `annealed` by Metropolis' rule on the true cost; `single` exchanges two cities and
+    keeps every result. All begin with the same drawn drafts but `likeliest` and `annealed_from_random`."""
     features, schedule = torch.from_numpy(instances.features), Acceptance().temperatures(edits)
     answers = subject.position_logits
-    drafts = draft(answers, features, torch.Generator().manual_seed(seed), softmax_temperature)
+    drafts, firm = (draft(answers, features, torch.Generator().manual_seed(seed), t) for t in (1.0, 0.0))
     rng = np.random.default_rng([seed, 12])
     scattered = torch.from_numpy(random_tours(len(instances), instances.problem.n, rng))
     found = {}
-    for name, start, temperatures, positions in (
-        ("resampled", drafts, None, "several"),
-        ("annealed", drafts, schedule, "several"),
-        ("annealed_from_random", scattered, schedule, "several"),
-        ("single", drafts, None, "one"),
+    for name, start, temperatures, positions, temperature in (
+        ("resampled", drafts, None, "several", 1.0),
+        ("likeliest", firm, None, "several", 0.0),
+        ("annealed", drafts, schedule, "several", 1.0),
+        ("annealed_from_random", scattered, schedule, "several", 1.0),
+        ("single", drafts, None, "one", 1.0),
     ):
         found[name] = edit(
             answers,
@@ -92,7 +92,7 @@ def edited_runs(
             temperatures,
             edits,
             torch.Generator().manual_seed(seed + 1),
-            softmax_temperature=softmax_temperature,
+            softmax_temperature=temperature,
             positions=positions,  # type: ignore[arg-type]
         )
     return found

@@ -162,6 +162,25 @@ PRESETS.add(
     TrainConfig(teacher="nearest_neighbour", steps=8000, batch_size=128, evaluate_every=500, threads=1),
 )
 
+for _arm in ARMS:
+    PRESETS.add(
+        f"matrix8-arm-{_arm.lower()}",
+        TrainConfig(
+            model=GPTConfig(d_model=64, d_mlp=256),
+            arm=_arm,  # type: ignore[arg-type]
+            steps=5000,
+            batch_size=128,
+            evaluate_every=500,
+            threads=1,
+        ),
+    )
+PRESETS.add(
+    "asymmetric8-optimal",
+    TrainConfig(
+        problem=ProblemConfig(family="asymmetric"), steps=10_000, batch_size=128, evaluate_every=1000, threads=1
+    ),
+)
+
 
 def read_train_config(path: Path) -> TrainConfig:
     """The config that a run wrote to its `config.json`, checked key by key."""

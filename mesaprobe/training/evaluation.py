@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mesaprobe.decoding import greedy_rollout
+from mesaprobe.decoding.outer_compute import OuterPoint, local_search_curves, network_curves
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
 from mesaprobe.solvers.exact.held_karp import held_karp
@@ -67,6 +68,16 @@ def evaluate(subject: Subject, config: TrainConfig, kind: str, count: int) -> Me
         acceptance_rate=drawn.acceptance_rate,
         seed=config.seed,
     )
+
+
+def outer_compute(subject: Subject, config: TrainConfig) -> list[OuterPoint]:
+    """The gap against outer compute on held-out instances: the network's edits, beam or loops, and local search at the
+    same numbers of evaluated tours."""
+    instances = evaluation_instances(config, "natural", max(config.evaluation_instances // 2, 1)).instances
+    edits = config.editing.edits_per_city * config.problem.n
+    own = network_curves(subject, instances, edits, config.seed)
+    counts = sorted({1 + edits * part // 4 for part in (1, 2, 4)})
+    return own + local_search_curves(instances, counts, config.seed)
 
 
 def next_stage(config: TrainConfig, stage: int, subject: Subject, count: int) -> int:

@@ -24,7 +24,7 @@ from mesaprobe.problems import make_problem
 from mesaprobe.training.card import write_card
 from mesaprobe.training.config import OptimiserConfig, TrainConfig, first_difference, read_train_config, resolved
 from mesaprobe.training.curriculum import competence
-from mesaprobe.training.evaluation import Metrics, evaluate, evaluation_kinds, next_stage
+from mesaprobe.training.evaluation import Metrics, evaluate, evaluation_kinds, next_stage, outer_compute
 from mesaprobe.training.memory import check_memory
 from mesaprobe.training.objectives import find_objective
 from mesaprobe.training.stream import LabelledBatch, make_batch, stream
@@ -32,6 +32,7 @@ from mesaprobe.training.stream import LabelledBatch, make_batch, stream
 CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.jsonl"
 METRICS_FILE = "metrics.json"
+OUTER_COMPUTE_FILE = "outer_compute.json"
 REPORT_EVERY_SECONDS = 0.5
 
 
@@ -64,11 +65,13 @@ def train(
     *,
     resume: bool = False,
     show: Callable[[Progress], None] | None = None,
+    keep: Callable[[Subject, int], None] | None = None,
 ) -> dict[str, Metrics]:
     """Train a network and write it to `folder`: weights, config.json, history.jsonl, metrics.json, README.md.
 
     With `resume`, go on from the last checkpoint in `folder` (or begin, if there is none yet) and end with the
     same weights as a run that was never interrupted on the same device; a finished run is left as it is.
+    `keep` is called with the network and the step at every evaluation, before the checkpoint is written.
     Returns the metrics per set. Raises UserError for what a person can mend, before anything is written.
     """
     config = resolved(config, os.cpu_count() or 1)
@@ -86,7 +89,7 @@ def train(
     state = _fresh_state(config, device)
     if (folder / CHECKPOINT_FILE).exists():
         restore_checkpoint(state, folder / CHECKPOINT_FILE)
-    _run(state, config, folder, device, show or (lambda _: None))
+    _run(state, config, folder, device, show or (lambda _: None), keep or (lambda *_: None))
     return _finish(state, config, folder)
 
 
@@ -157,7 +160,12 @@ class _Since:
 
 
 def _run(
-    state: TrainingState, config: TrainConfig, folder: Path, device: torch.device, show: Callable[[Progress], None]
+    state: TrainingState,
+    config: TrainConfig,
+    folder: Path,
+    device: torch.device,
+    show: Callable[[Progress], None],
+    keep: Callable[[Subject, int], None],
 ) -> None:
     started, first, shown = time.monotonic() - state.seconds, state.step, 0.0
     begun = time.monotonic()
@@ -177,6 +185,8 @@ def _run(
             if state.step % config.evaluate_every == 0 or state.step == config.steps:
                 row, metrics = _evaluated(state, config, folder, since, steps, stage, started)
                 state.history.append(row)
+                keep(_subject(state.model, config, folder), state.step)
+                state.model.train()
                 save_checkpoint(state, folder)
                 show(Progress(state.step, config.steps, row["loss"], speed, left, metrics))
                 since = _Since(torch.zeros((), device=device))
@@ -243,6 +253,7 @@ def _finish(state: TrainingState, config: TrainConfig, folder: Path) -> dict[str
     save_tensors(folder / WEIGHTS_FILE, state.model.state_dict())
     subject = _subject(state.model, config, folder)
     sets = {kind: evaluate(subject, config, kind, config.evaluation_instances) for kind in evaluation_kinds(config)}
+    write_json(folder / OUTER_COMPUTE_FILE, outer_compute(subject, config))
     write_card(folder, config, sets, state.seconds)
     write_json(folder / METRICS_FILE, sets)
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
