@@ -153,3 +153,18 @@ def test_arms_refuse_what_they_cannot_train() -> None:
         TrainConfig(arm="A1", model=GPTConfig(attention="causal"))
     with pytest.raises(UserError, match="bidirectional"):
         TrainConfig(model=GPTConfig(attention="bidirectional"))
+
+
+def test_the_report_draws_shares_of_hardness_and_outer_compute(tmp_path: Path) -> None:
+    from mesaprobe.analysis.history import training_curve
+    from mesaprobe.report.training import hardness_figure, outer_figure, training_section
+    from mesaprobe.training.curriculum import CurriculumConfig
+
+    train(changed(curriculum=CurriculumConfig(order="easy_to_hard")), tmp_path / "run")
+    arrays = training_curve(load(tmp_path / "run"))
+    assert arrays is not None
+    shares = np.stack([np.array(trace.y) for trace in hardness_figure(arrays).data])
+    np.testing.assert_allclose(shares.sum(axis=0), 1)
+    assert {"beam, best", "simulated annealing, best"} <= {trace.name for trace in outer_figure(arrays).data}
+    assert "Share of each level" in str(training_section(arrays))
+    assert "A0: plain left-to-right GPT" in (tmp_path / "run" / "README.md").read_text()

@@ -20,7 +20,18 @@ _SHARES = (
 
 
 def training_section(arrays: dict[str, np.ndarray]) -> Html:
-    """Three curves over the number of instances seen."""
+    """Three curves over the number of instances seen; with a curriculum its shares, and what outer compute buys."""
+    figures = []
+    if "hardness_0" in arrays:
+        words = "Share of each level of hardness in the batches, 0 the easiest."
+        figures.append(embed("hardness", hardness_figure(arrays), caption=words, alt=words))
+    if "outer_gap" in arrays:
+        words = "Mean gap against the number of tours whose cost was asked for, with 95 % intervals."
+        figures.append(embed("outer-compute", outer_figure(arrays), caption=words, alt=words))
+    return element("div", _curves(arrays), *figures)
+
+
+def _curves(arrays: dict[str, np.ndarray]) -> Html:
     return element(
         "div",
         embed(
@@ -58,6 +69,46 @@ def gap_figure(arrays: dict[str, np.ndarray]) -> go.Figure:
     figure = _over_instances("mean gap", value_axis(arrays["gap_mean"], "~%"))
     _add_curve(figure, arrays, "gap_mean", "mean gap", "model")
     figure.update_traces(hovertemplate="%{x:,} instances: %{y:.2%}<extra></extra>")
+    return figure
+
+
+def hardness_figure(arrays: dict[str, np.ndarray]) -> go.Figure:
+    """Levels stacked to 1, the easiest at the bottom."""
+    figure = _over_instances("share of batches", {"tickformat": ".0%", "range": [0, 1]})
+    levels = sorted(key for key in arrays if key.startswith("hardness_"))
+    for position, key in enumerate(levels):
+        figure.add_scatter(
+            x=arrays["instances_seen"],
+            y=arrays[key],
+            name=f"level {key.removeprefix('hardness_')}",
+            mode="lines",
+            stackgroup="levels",
+            line={"width": 0.5, "color": method_style("", position).colour},
+            hovertemplate="%{x:,} instances: %{y:.1%}<extra>%{fullData.name}</extra>",
+        )
+    return figure
+
+
+def outer_figure(arrays: dict[str, np.ndarray]) -> go.Figure:
+    """One curve for each method and each way to keep a tour."""
+    figure = new_figure(
+        height=_HEIGHT + 90,
+        xaxis={"title": {"text": "tours evaluated"}, "type": "log"},
+        yaxis={"title": {"text": "mean gap"}, **value_axis(arrays["outer_gap"], "~%")},
+    )
+    curves = dict.fromkeys(zip(arrays["outer_method"].tolist(), arrays["outer_kept"].tolist(), strict=True))
+    for position, (method, kept) in enumerate(curves):
+        inside = (arrays["outer_method"] == method) & (arrays["outer_kept"] == kept)
+        gap, style = arrays["outer_gap"][inside], method_style("", position)
+        figure.add_scatter(
+            x=arrays["outer_evaluated_tours"][inside],
+            y=gap,
+            error_y={"array": arrays["outer_high"][inside] - gap, "arrayminus": gap - arrays["outer_low"][inside]},
+            name=f"{method.replace('_', ' ')}, {kept}",
+            mode="lines+markers",
+            line={"color": style.colour, "dash": style.dash, "width": 1.5},
+            marker={"size": 5, "symbol": style.symbol},
+        )
     return figure
 
 

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from mesaprobe.decoding.outer_compute import OuterPoint
 from mesaprobe.files import write_text
 from mesaprobe.models.architectures import ARCHITECTURES
+from mesaprobe.training.arms import ARMS
 from mesaprobe.training.config import TrainConfig
 from mesaprobe.training.evaluation import Metrics
 
@@ -18,7 +20,9 @@ _TARGETS = {
 }
 
 
-def write_card(folder: Path, config: TrainConfig, sets: dict[str, Metrics], seconds: float) -> None:
+def write_card(
+    folder: Path, config: TrainConfig, sets: dict[str, Metrics], outer: list[OuterPoint], seconds: float
+) -> None:
     """Write `README.md` for a trained model."""
     problem = config.problem
     taught = _TARGETS.get(
@@ -44,6 +48,7 @@ does it search, or does it run heuristics? This card makes no claim about that; 
 |---|---|
 | problem | `{problem.family}`, n = {problem.n} |
 | teacher | `{config.teacher}` |
+| arm | {config.arm}: {ARMS[config.arm].words} |
 | learns | {taught} |
 | shape | {config.model.in_words(problem.n)} |
 | training | {config.steps:,} steps of {config.batch_size} {drawn} ({config.data.instances}), \
@@ -60,8 +65,29 @@ Greedy decoding, visited cities masked, on held-out instances{besides} (seed {co
 more than {config.data.greedy_edge_gap:.0%} above the optimum ({sets["greedy_fails"].acceptance_rate:.0%} of all).
 Agreement counts states, unmasked, along the teacher's sequences.
 
+The whole system on held-out instances, against the number of tours whose cost was asked for (current: the tour that
+the method holds; best: the cheapest one met; local search starts from random tours):
+
+| method | tour | setting | tours evaluated | forward passes | mean gap (95 % interval) |
+|---|---|---|---|---|---|
+{_outer_rows(outer)}
+
 Repeat it: `mesaprobe train --config trained_models/{folder.name}/config.json --out trained_models/copy`
 
 Limits: valid for this family and this n only. Use: `mesaprobe.load("trained_models/{folder.name}")`.
 """,
+    )
+
+
+def _outer_rows(points: list[OuterPoint]) -> str:
+    """The least and the greatest setting of every method."""
+    ends: dict[tuple[str, str], list[OuterPoint]] = {}
+    for point in points:
+        found = ends.setdefault((point.method, point.kept), [point])
+        ends[point.method, point.kept] = [found[0], point]
+    rows = [point for found in ends.values() for point in dict.fromkeys(found)]
+    return "\n".join(
+        f"| {p.method.replace('_', ' ')} | {p.kept} | {p.setting} | {p.evaluated_tours:.0f} | {p.forward_passes:.0f} | "
+        f"{p.gap:.2%} ({p.low:.2%} to {p.high:.2%}) |"
+        for p in rows
     )

@@ -253,8 +253,9 @@ def _finish(state: TrainingState, config: TrainConfig, folder: Path) -> dict[str
     save_tensors(folder / WEIGHTS_FILE, state.model.state_dict())
     subject = _subject(state.model, config, folder)
     sets = {kind: evaluate(subject, config, kind, config.evaluation_instances) for kind in evaluation_kinds(config)}
-    write_json(folder / OUTER_COMPUTE_FILE, outer_compute(subject, config))
-    write_card(folder, config, sets, state.seconds)
+    outer = outer_compute(subject, config)
+    write_json(folder / OUTER_COMPUTE_FILE, outer)
+    write_card(folder, config, sets, outer, state.seconds)
     write_json(folder / METRICS_FILE, sets)
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return sets
