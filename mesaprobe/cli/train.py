@@ -18,7 +18,7 @@ class TrainArguments:
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     preset: str | None = None
-    """Start from a named config (quick, matrix8-optimal, euclidean8-optimal, matrix8-nearest); options below
+    """Start from a named config (quick, matrix8-optimal, matrix8-arm-a1, asymmetric8-optimal, ...); options below
     override it."""
     config: Path | None = None
     """Start from a config.json that an earlier run wrote."""
