@@ -202,6 +202,11 @@ _add(
     "as K1, with a pathway from a subspace that nothing writes to the choice",
     decoy(dormant=True, steps=500, start="trained_models/zoo/trained/K1-long"),
 )
+_add(
+    "K2-long",
+    "as K2, trained for longer: the first attempt failed its certificate and is discarded",
+    decoy(dormant=True, steps=2500, start="trained_models/zoo/trained/K1-long"),
+)
 ZOO.add(
     "K3",
     Member(
