@@ -178,4 +178,6 @@ def resampled_counts(
 def _percentiles(value: np.ndarray, draws: np.ndarray, level: float) -> Estimates:
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return Estimates(np.asarray(value), np.asarray(low), np.asarray(high), np.asarray(draws.std(axis=0)))
+    with np.errstate(over="ignore"):  # ratios whose denominator all but vanishes in a draw: the error is infinite
+        spread = np.asarray(draws.std(axis=0))
+    return Estimates(np.asarray(value), np.asarray(low), np.asarray(high), spread)
