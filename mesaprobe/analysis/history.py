@@ -13,7 +13,7 @@ from mesaprobe.training.loop import HISTORY_FILE, OUTER_COMPUTE_FILE
 
 def training_curve(subject: Subject) -> dict[str, np.ndarray] | None:
     """Columns of history.jsonl, one value per evaluation, and of outer_compute.json with `outer_` before their names;
-    None for a subject without a history."""
+    None for a subject without a history of gaps."""
     path = subject.description.get("path")
     if path is None or not (Path(path) / HISTORY_FILE).is_file():
         return None
@@ -23,6 +23,8 @@ def training_curve(subject: Subject) -> dict[str, np.ndarray] | None:
         found = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in rows[0]} if rows else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source} is no training history: {error}") from error
+    if "gap_mean" not in found:  # a course of taught inner states measures no gaps on its way
+        found = {}
     return (found | _outer_compute(Path(path) / OUTER_COMPUTE_FILE)) or None
 
 
