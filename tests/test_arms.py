@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_runs import FINISHED, TINY, changed
 from torch import nn
 
 from mesaprobe.cli import main
@@ -18,7 +19,6 @@ from mesaprobe.training.masking import masked_targets, random_masks
 from mesaprobe.training.myopic import myopic_logits
 from mesaprobe.training.objectives import find_objective
 from mesaprobe.training.stream import make_batch
-from tests.tiny_runs import FINISHED, TINY, changed
 
 N = 6
 SHAPE = GPTConfig(d_model=16, n_layers=3, n_heads=2, d_mlp=16)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_runs import changed, history_of, with_data
 
 from mesaprobe.errors import UserError
 from mesaprobe.labels.hardness_measures import MEASURES, non_greedy_steps
@@ -15,7 +16,6 @@ from mesaprobe.training import loop
 from mesaprobe.training.curriculum import STAGES, CurriculumConfig, competence, pool_size, select
 from mesaprobe.training.loop import Progress, train
 from mesaprobe.training.stream import make_batch
-from tests.tiny_runs import changed, history_of, with_data
 
 PROBLEM = make_problem(ProblemConfig(n=6))
 
