@@ -56,7 +56,14 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_run_leaves_what_the_design_names(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"model.safetensors", "config.json", "metrics.json", "history.jsonl", "README.md"}
+    assert names == {
+        "model.safetensors",
+        "config.json",
+        "metrics.json",
+        "history.jsonl",
+        "outer_compute.json",
+        "README.md",
+    }
     metrics = json.loads((trained / "metrics.json").read_text())
     assert set(metrics) == {"natural", "greedy_fails"}
     wanted = {"instances", "gap_mean", "gap_ci", "optimal_fraction", "legal_fraction", "teacher_agreement", "seed"}

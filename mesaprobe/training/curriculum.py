@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mesaprobe.errors import UserError
-from mesaprobe.labels.hardness_measures import MEASURES
 from mesaprobe.problems import Instances
 
 STAGES = 6
@@ -73,6 +72,8 @@ def pool_size(config: CurriculumConfig, count: int, share: float) -> int:
 
 def select(config: CurriculumConfig, pool: Instances, count: int, rng: np.random.Generator) -> Selection:
     """The `count` easiest (or hardest) instances of the pool, equals at random, in the order they were drawn."""
+    from mesaprobe.labels.hardness_measures import MEASURES  # (compiled labels: `--help` does without them)
+
     measure = MEASURES[config.measure]
     scores = measure.score(pool)
     sign = -1.0 if config.order == "hard_to_easy" else 1.0
