@@ -30,6 +30,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mesaprobe.models.config import LocalScorerConfig
 from mesaprobe.models.gpt import LensConfig
+from mesaprobe.models.token_stream import Stream, check_features, shown, stream_config
 
 LOCAL_FEATURES = (
     "visited (1 or 0; where it is 1, all that follows is 0)",
@@ -51,19 +52,6 @@ Distances are in units of the features; what does not exist near the end is 0.""
 _SCALARS, _ROWS = 10, 3
 
 
-Stream = tuple[Float[Tensor, "batch n d_model"], Float[Tensor, "batch t d_model"]]
-"""City tokens, then the tour's."""
-
-
-def _shown(hook: HookPoint, stream: Stream) -> Stream:
-    """Put both kinds of tokens in one tensor for whoever looks at the hook point, and go on with what comes back."""
-    if not hook.has_hooks():
-        return stream
-    x = hook(torch.cat(stream, dim=1))
-    n = stream[0].shape[1]
-    return x[:, :n].contiguous(), x[:, n:].contiguous()
-
-
 class LocalFeatures(nn.Module):
     """Block 0: from the rows of the current city, the candidate and city 0 to the candidate's first hidden vector."""
 
@@ -75,11 +63,11 @@ class LocalFeatures(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         n = self.n
-        cities, steps = _shown(self.hook_resid_pre, stream)
+        cities, steps = shown(self.hook_resid_pre, stream)
         unvisited = steps[:, :, n : 2 * n].cumsum(1) < 0.5
         features = local_features(cities[:, :, :n], steps[:, :, :n], unvisited, self.neighbours)
         hidden = self.embed(self.hook_features(features))  # [batch, t, n, width]
-        return _shown(self.hook_resid_post, (cities, hidden.flatten(2)))
+        return shown(self.hook_resid_post, (cities, hidden.flatten(2)))
 
 
 class CandidateBlock(nn.Module):
@@ -91,9 +79,9 @@ class CandidateBlock(nn.Module):
         self.hook_resid_pre, self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
 
     def forward(self, stream: Stream) -> Stream:
-        cities, steps = _shown(self.hook_resid_pre, stream)
-        written, added = _shown(self.hook_mlp_out, (torch.zeros_like(cities), self.mlp(steps)))
-        return _shown(self.hook_resid_post, (cities + written, steps + added))
+        cities, steps = shown(self.hook_resid_pre, stream)
+        written, added = shown(self.hook_mlp_out, (torch.zeros_like(cities), self.mlp(steps)))
+        return shown(self.hook_resid_post, (cities + written, steps + added))
 
 
 class CandidateMLP(nn.Module):
@@ -109,8 +97,8 @@ class CandidateMLP(nn.Module):
     def forward(self, steps: Float[Tensor, "batch t d_model"]) -> Float[Tensor, "batch t d_model"]:
         hidden = self.into(steps.unflatten(2, (self.n, -1))).flatten(2)  # [batch, t, n * d_mlp]
         nothing = hidden.new_zeros(len(hidden), self.n, hidden.shape[2])
-        hidden = _shown(self.hook_pre, (nothing, hidden))[1].relu()
-        hidden = _shown(self.hook_post, (nothing, hidden))[1]
+        hidden = shown(self.hook_pre, (nothing, hidden))[1].relu()
+        hidden = shown(self.hook_post, (nothing, hidden))[1]
         return self.out(hidden.unflatten(2, (self.n, -1))).flatten(2)
 
 
@@ -150,28 +138,18 @@ class LocalScorer(HookedRootModule):
     @property
     def cfg(self) -> LensConfig:
         """The shape of the whole stream in TransformerLens' words; there are no attention heads."""
-        return LensConfig(
+        return stream_config(
+            self.n,
             n_layers=self.config.n_layers,
-            n_heads=0,
             d_model=self.n * self.config.width,
-            d_head=0,
             d_mlp=self.n * self.config.d_mlp,
-            n_ctx=2 * self.n,
-            d_vocab=self.n,
-            d_vocab_out=self.n,
             act_fn="relu",
-            normalization_type=None,
-            attention_dir="causal",
-            device=str(self.unembed.score.weight.device),
+            device=self.unembed.score.weight.device,
         )
 
     def forward(self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]) -> Float[Tensor, "batch t n"]:
         """Logits at every tour position, for the city that follows."""
-        if features.shape[1:] != (self.n, self.n_features):
-            raise ValueError(
-                f"features must have shape (batch, n, f) = (.., {self.n}, {self.n_features}), "
-                f"got {tuple(features.shape)}"
-            )
+        check_features(features, self.n, self.n_features)
         stream = self.tokens(features, tour)
         for block in self.blocks:
             stream = block(stream)

@@ -29,7 +29,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mesaprobe.models.config import PlannerConfig
 from mesaprobe.models.gpt import LensConfig
-from mesaprobe.models.local_scorer import _shown
+from mesaprobe.models.token_stream import check_features, shown, stream_config
 
 VISITED = 1e3
 """Added to the cost of cities that may not be named."""
@@ -92,28 +92,18 @@ class Planner(HookedRootModule):
     @property
     def cfg(self) -> LensConfig:
         """The shape of the stream in TransformerLens' words; there are no attention heads."""
-        return LensConfig(
+        return stream_config(
+            self.n,
             n_layers=self.config.n_layers,
-            n_heads=0,
             d_model=self.n * self.config.width,
-            d_head=0,
             d_mlp=self.config.d_mlp,
-            n_ctx=2 * self.n,
-            d_vocab=self.n,
-            d_vocab_out=self.n,
             act_fn="gelu",
-            normalization_type=None,
-            attention_dir="causal",
-            device=str(self.log_sharpness.device),
+            device=self.log_sharpness.device,
         )
 
     def forward(self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]) -> Float[Tensor, "batch t n"]:
         """Logits at every tour position, for the city that follows."""
-        if features.shape[1:] != (self.n, self.n_features):
-            raise ValueError(
-                f"features must have shape (batch, n, f) = (.., {self.n}, {self.n_features}), "
-                f"got {tuple(features.shape)}"
-            )
+        check_features(features, self.n, self.n_features)
         named = F.one_hot(tour, self.n)
         free = named.cumsum(1) == 0
         steps = torch.cat([features.gather(1, tour[:, :, None].expand(-1, -1, self.n)), free.to(features)], dim=2)
@@ -122,9 +112,9 @@ class Planner(HookedRootModule):
         for layer in range(self.config.n_layers):
             block = self.blocks[layer]
             assert isinstance(block, _Block)
-            cities, steps = _shown(block.hook_resid_pre, stream)
+            cities, steps = shown(block.hook_resid_pre, stream)
             steps = self.plan(layer, cities[:, :, : self.n], steps, free, tour)
-            stream = _shown(block.hook_resid_post, (cities, steps))
+            stream = shown(block.hook_resid_post, (cities, steps))
         return self.unembed(self.ln_final(stream[1]))
 
     def plan(

@@ -33,7 +33,7 @@ from transformer_lens.hook_points import HookPoint
 from mesaprobe.models.building_steps import STEPS, Partial
 from mesaprobe.models.config import TourBuilderConfig
 from mesaprobe.models.gpt import LensConfig
-from mesaprobe.models.local_scorer import Stream, _shown
+from mesaprobe.models.token_stream import Stream, check_features, shown, stream_config
 
 SHARPNESS = 100.0
 QUANTITY_SCALE = 64.0
@@ -84,28 +84,18 @@ class TourBuilder(HookedRootModule):
     def cfg(self) -> LensConfig:
         """The shape of the whole stream in TransformerLens' words; there are no attention heads."""
         n = self.n
-        return LensConfig(
+        return stream_config(
+            self.n,
             n_layers=self.config.n_layers,
-            n_heads=0,
             d_model=n * n,
-            d_head=0,
             d_mlp=self.steps.count(n) * self.config.d_mlp,
-            n_ctx=2 * n,
-            d_vocab=n,
-            d_vocab_out=n,
             act_fn="gelu",
-            normalization_type=None,
-            attention_dir="causal",
-            device=str(self.unembed.weight.device),
+            device=self.unembed.weight.device,
         )
 
     def forward(self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]) -> Float[Tensor, "batch t n"]:
         """Logits at every tour position, for the city that follows."""
-        if features.shape[1:] != (self.n, self.n_features):
-            raise ValueError(
-                f"features must have shape (batch, n, f) = (.., {self.n}, {self.n_features}), "
-                f"got {tuple(features.shape)}"
-            )
+        check_features(features, self.n, self.n_features)
         stream = self.start(features, tour)
         for loop in range(self.config.n_layers):
             stream = self.build(stream, loop)
@@ -120,14 +110,14 @@ class TourBuilder(HookedRootModule):
         """One loop."""
         block = self.blocks[loop]
         assert isinstance(block, Loop)
-        cities, tokens = _shown(block.hook_resid_pre, stream)
+        cities, tokens = shown(block.hook_resid_pre, stream)
         found = tokens.unflatten(2, (self.n, self.n))
         partial = straight_through(self.steps.rounded(found), found)
         shares = block.hook_pattern(self.scores(cities[:, :, : self.n], partial, loop).softmax(-1))
         likeliest = F.one_hot(shares.argmax(-1), shares.shape[-1])
         built = self.steps.taken(partial, straight_through(likeliest, shares)).flatten(2)
-        written, added = _shown(block.hook_mlp_out, (torch.zeros_like(cities), built - tokens))
-        return _shown(block.hook_resid_post, (cities + written, tokens + added))
+        written, added = shown(block.hook_mlp_out, (torch.zeros_like(cities), built - tokens))
+        return shown(block.hook_resid_post, (cities + written, tokens + added))
 
     def scores(self, rows: Float[Tensor, "batch n n"], partial: Partial, loop: int) -> Float[Tensor, "batch t step"]:
         """z_s; minus infinity for steps that the partial tour does not allow."""

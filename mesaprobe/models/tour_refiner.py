@@ -34,7 +34,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mesaprobe.models.config import TourRefinerConfig
 from mesaprobe.models.gpt import LensConfig
-from mesaprobe.models.local_scorer import Stream, _shown
+from mesaprobe.models.token_stream import Stream, check_features, shown, stream_config
 
 SHARPNESS = 100.0
 """Tours often differ by a hundredth of their cost; this keeps the weights that tell them apart at a common size."""
@@ -123,28 +123,18 @@ class TourRefiner(HookedRootModule):
     def cfg(self) -> LensConfig:
         """The shape of the whole stream in TransformerLens' words; there are no attention heads."""
         n = self.n
-        return LensConfig(
+        return stream_config(
+            self.n,
             n_layers=self.config.n_layers,
-            n_heads=0,
             d_model=n * n,
-            d_head=0,
             d_mlp=len(self.orders) * self.config.d_mlp,
-            n_ctx=2 * n,
-            d_vocab=n,
-            d_vocab_out=n,
             act_fn="gelu",
-            normalization_type=None,
-            attention_dir="causal",
-            device=str(self.unembed.weight.device),
+            device=self.unembed.weight.device,
         )
 
     def forward(self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]) -> Float[Tensor, "batch t n"]:
         """Logits at every tour position, for the city that follows."""
-        if features.shape[1:] != (self.n, self.n_features):
-            raise ValueError(
-                f"features must have shape (batch, n, f) = (.., {self.n}, {self.n_features}), "
-                f"got {tuple(features.shape)}"
-            )
+        check_features(features, self.n, self.n_features)
         stream = self.start(features, tour)
         for loop in range(self.config.n_layers):
             stream = self.refine(stream, loop)
@@ -159,15 +149,15 @@ class TourRefiner(HookedRootModule):
         """One loop."""
         block = self.blocks[loop]
         assert isinstance(block, Loop)
-        cities, steps = _shown(block.hook_resid_pre, stream)
+        cities, steps = shown(block.hook_resid_pre, stream)
         slots = rounded(steps.unflatten(2, (self.n, self.n)))  # [batch, t, slot, city]
         scores = self.scores(cities[:, :, : self.n], slots, loop)
         chosen = block.hook_pattern(scores.softmax(-1))
         # slot k of candidate c holds what slot orders[c, k] held
         mix = torch.einsum("btc,ckq->btkq", chosen, F.one_hot(self.orders, self.n).to(chosen))
         found = torch.einsum("btkq,btqa->btka", mix, slots).flatten(2)
-        written, added = _shown(block.hook_mlp_out, (torch.zeros_like(cities), found - steps))
-        return _shown(block.hook_resid_post, (cities + written, steps + added))
+        written, added = shown(block.hook_mlp_out, (torch.zeros_like(cities), found - steps))
+        return shown(block.hook_resid_post, (cities + written, steps + added))
 
     def scores(
         self, rows: Float[Tensor, "batch n n"], slots: Float[Tensor, "batch t n n"], loop: int

@@ -29,7 +29,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mesaprobe.models.config import TreeSearcherConfig
 from mesaprobe.models.gpt import LensConfig
-from mesaprobe.models.local_scorer import Stream, _shown
+from mesaprobe.models.token_stream import Stream, check_features, shown, stream_config
 
 SHARPNESS = 100.0
 """Costs often differ by a hundredth; this keeps the weights that tell them apart at a common size."""
@@ -203,38 +203,28 @@ class TreeSearcher(HookedRootModule):
     @property
     def cfg(self) -> LensConfig:
         """The shape of the whole stream in TransformerLens' words; there are no attention heads."""
-        return LensConfig(
+        return stream_config(
+            self.n,
             n_layers=self.config.n_layers,
-            n_heads=0,
             d_model=self.width,
-            d_head=0,
             d_mlp=self.config.d_mlp,
-            n_ctx=2 * self.n,
-            d_vocab=self.n,
-            d_vocab_out=self.n,
             act_fn="gelu",
-            normalization_type=None,
-            attention_dir="causal",
-            device=str(self.unembed.weight.device),
+            device=self.unembed.weight.device,
         )
 
     def forward(self, features: Float[Tensor, "batch n f"], tour: Int[Tensor, "batch t"]) -> Float[Tensor, "batch t n"]:
         """Logits at every tour position, for the city that follows."""
-        if features.shape[1:] != (self.n, self.n_features):
-            raise ValueError(
-                f"features must have shape (batch, n, f) = (.., {self.n}, {self.n_features}), "
-                f"got {tuple(features.shape)}"
-            )
+        check_features(features, self.n, self.n_features)
         current, free = place(tour, self.n)
         root = Node.root((len(tour), tour.shape[1]), self.n, features)
         stream: Stream = (F.pad(features, (0, self.width - self.n)), root.packed(self.width))
         for loop in range(self.config.n_layers):
             block = self.blocks[loop]
             assert isinstance(block, Loop)
-            cities, steps = _shown(block.hook_resid_pre, stream)
+            cities, steps = shown(block.hook_resid_pre, stream)
             node = Node.unpacked(steps, self.n)
             following = self.step(node, cities[:, :, : self.n], current.to(features), free, block)
-            stream = _shown(block.hook_resid_post, (cities, following.packed(self.width)))
+            stream = shown(block.hook_resid_post, (cities, following.packed(self.width)))
         return self.unembed(self.ln_final(stream[1]))
 
     def step(self, node: Node, rows: Tensor, current: Tensor, free: Tensor, block: Loop) -> Node:
