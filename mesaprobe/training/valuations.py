@@ -138,7 +138,33 @@ def _ordered_options(tours: np.ndarray) -> np.ndarray:
     return _in_orders(tours)[..., 1]
 
 
+def _listed_completions(weights: np.ndarray, tours: np.ndarray) -> np.ndarray:
+    """The cost, from the current city home, of one completion through each city: to the city, then through the other
+    free cities in a fixed order of that city's own. No two completions of a state share an order, so that no cost can
+    be had from another's."""
+    batch, n = tours.shape
+    ranks = np.stack([np.random.default_rng([0x715, n, a]).permutation(n) for a in range(n)])
+    decisions = np.arange(batch)[:, None, None]
+    free = np.repeat(unvisited(tours)[:, :, None], n, axis=2)
+    free[..., np.arange(n), np.arange(n)] = False  # the city itself stands in front
+    order = np.argsort(np.where(free, ranks, n), axis=3, kind="stable")
+    rest = np.where(np.arange(n) < free.sum(axis=3, keepdims=True), order, 0)  # then home, and home is free
+    first = np.broadcast_to(np.arange(n)[:, None], (batch, n - 1, n, 1))
+    paths = np.concatenate([first, rest], axis=3)
+    arcs = np.where(paths[..., :-1] != paths[..., 1:], weights[decisions[..., None], paths[..., :-1], paths[..., 1:]], 0)
+    cost: np.ndarray = weights[decisions, tours[:, :-1, None], np.arange(n)] + arcs.sum(axis=3)
+    return cost
+
+
 VALUATIONS: Registry[Valuation] = Registry("valuation")
+VALUATIONS.add(
+    "listed_completions",
+    Valuation(
+        _listed_completions,
+        "the cost of one whole completion through every free city, the others in a fixed order of that city's own",
+        3,
+    ),
+)
 VALUATIONS.add(
     "open_completions",
     Valuation(
