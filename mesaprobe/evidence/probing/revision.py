@@ -2,7 +2,9 @@
 
 After each layer a whole tour is decoded from the decode token of the first decision: a linear probe of every pair of
 cities, fitted at that layer on the set "lens" to the edges of the network's own completion, then the walk along the
-highest scores (`lens.greedy_plans`). Of the changes of the plan from one layer to the next that change its cost,
+highest scores (`lens.greedy_plans`). A change of the plan from one layer to the next counts if it changes the cost and
+drops an edge that the layer before was `SURE` of: a candidate is given up for another. To fill in what was open yet is
+no revision; a rule that assembles its tour edge by edge does that at every step, and never gives up an edge. Of these,
 
     E10a = (share that lowers the cost - share that raises it) - max{the same for every null, 0}
 
@@ -40,6 +42,8 @@ from mesaprobe.statistics import bootstrap_of_sums, minimum_detectable_effect, s
 
 ID, NAME = "E10a", "revision: the decoded plan gets cheaper from layer to layer"
 FOLDS = 3
+SURE = 0.5
+"""Score from which the lens holds an edge to be in the plan: more likely than not."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,27 @@ class _Balance:
         return self.net / max(self.all.sum(), 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Plans:
+    """A whole tour decoded from each layer, and the pairs of cities that the layer's lens is sure of."""
+
+    tours: Int64[np.ndarray, "layer instance n"]
+    sure: Bool[np.ndarray, "layer instance pair"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Halves:
+    """Plans by the probes of either half of the lens set."""
+
+    first: _Plans
+    second: _Plans
+
+    def of_layer(self, layer: int) -> _Plans:
+        """Both plans of one layer, one after the other."""
+        both = (self.first, self.second)
+        return _Plans(np.stack([p.tours[layer] for p in both]), np.stack([p.sure[layer] for p in both]))
+
+
 def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineResult:
     """Measure E10a. Needs hook points of the residual stream and at least 6 cities."""
     sites = [site for site in stream_sites(subject)[0] if site.kind == "resid_post"]
@@ -105,9 +130,11 @@ def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineRes
     own = _balance(steps)
     if own.all.sum() < settings.least_changes:
         return LineResult(
-            "na", f"the decoded plan changes its cost only {int(own.all.sum())} times over all layers and instances"
+            "na",
+            f"the decoded plan gives up a sure edge for another cost only {int(own.all.sum())} times over all layers "
+            "and instances",
         )
-    split = _balance(*[_revisions(pair, test) for pair in halves.swapaxes(0, 1)])
+    split = _balance(*[_revisions(halves.of_layer(layer), test) for layer in range(len(sites))])
     rng = np.random.default_rng([seed, 31])
     rewired = _balance(*_rewired(plans, test, settings.rewirings, rng))
     twins = []
@@ -132,9 +159,7 @@ def _tokens(network: Subject, sites: list[Site], case: _Case) -> Float[np.ndarra
     return collect(network, features, torch.from_numpy(case.tours), steps, sites, dtype=np.float32).samples
 
 
-def _decoded(
-    network: Subject, sites: list[Site], lens: _Case, test: _Case
-) -> tuple[Int64[np.ndarray, "site instance n"], Int64[np.ndarray, "half site instance n"]]:
+def _decoded(network: Subject, sites: list[Site], lens: _Case, test: _Case) -> tuple[_Plans, _Halves]:
     """Plans by probes fitted to all of the lens set, and to each half of it."""
     fit, shown = _tokens(network, sites, lens), _tokens(network, sites, test)
     labels, fold = lens.labels, np.arange(len(lens.tours)) % FOLDS
@@ -145,8 +170,8 @@ def _decoded(
         scores = np.zeros((len(sites), shown.shape[1], labels.shape[1]))
         probes = ridge_sweep(fit[:, kept], labels[kept][:, live], fold[kept], keep_predictions=False).probes
         scores[..., live] = probes.predict(shown)
-        found.append(_walked(scores, test))
-    return found[0], np.stack(found[1:])
+        found.append(_Plans(_walked(scores, test), scores >= SURE))
+    return found[0], _Halves(found[1], found[2])
 
 
 def _walked(scores: Float64[np.ndarray, "site instance pair"], case: _Case) -> Int64[np.ndarray, "site instance n"]:
@@ -159,8 +184,13 @@ def _walked(scores: Float64[np.ndarray, "site instance pair"], case: _Case) -> I
     return greedy_plans(table, case.tours, np.array([case.step]))[:, :, 0]
 
 
-def _revisions(plans: Int64[np.ndarray, "layer instance n"], case: _Case) -> Revisions:
-    return plan_revisions(plans, case.instances.weights, undirected=case.instances.problem.symmetric)
+def _revisions(plans: _Plans, case: _Case) -> Revisions:
+    """Changes of the plan that give up a sure edge."""
+    symmetric = case.instances.problem.symmetric
+    found = plan_revisions(plans.tours, case.instances.weights, undirected=symmetric)
+    used = np.stack([used_pairs(tours, 0, symmetric) for tours in plans.tours])
+    given_up = (used[:-1] & ~used[1:] & plans.sure[:-1]).any(axis=2)
+    return Revisions(found.changed & given_up, found.better & given_up, found.worse & given_up, found.costs)
 
 
 def _balance(*revisions: Revisions) -> _Balance:
@@ -169,13 +199,11 @@ def _balance(*revisions: Revisions) -> _Balance:
     return _Balance(np.asarray(better - worse), np.asarray(better + worse))
 
 
-def _rewired(
-    plans: Int64[np.ndarray, "layer instance n"], case: _Case, draws: int, rng: np.random.Generator
-) -> list[Revisions]:
+def _rewired(plans: _Plans, case: _Case, draws: int, rng: np.random.Generator) -> list[Revisions]:
     """Every change replaced by a random one of the plan before, as far away from it, where one was drawn."""
     symmetric = case.instances.problem.symmetric
     found = []
-    for before, after in itertools.pairwise(plans):
+    for layer, (before, after) in enumerate(itertools.pairwise(plans.tours)):
         target = _exchanged(before, after, symmetric)
         other = before.copy()
         waiting = target > 0
@@ -184,7 +212,7 @@ def _rewired(
             fits = waiting & (_exchanged(before, proposal, symmetric) == target)
             other[fits] = proposal[fits]
             waiting &= ~fits
-        found.append(_revisions(np.stack([before, other]), case))
+        found.append(_revisions(_Plans(np.stack([before, other]), plans.sure[[layer, layer]]), case))
     return found
 
 
@@ -280,5 +308,6 @@ LINES.add(
             "standard": RevisionSettings(2500, 2000, 8),
             "full": RevisionSettings(6000, 5000, 20),
         },
+        version=2,
     ),
 )
