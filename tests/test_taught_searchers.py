@@ -81,6 +81,17 @@ def test_ordered_completions_are_whole_tours_in_fixed_orders() -> None:
         assert values[b, t, k] == sum(weights[b, u, v] for u, v in itertools.pairwise([tours[b, t], *free, 0]))
 
 
+def test_listed_completions_are_whole_tours_each_in_an_order_of_its_own() -> None:
+    weights, tours, _ = drawn(6)
+    values = VALUATIONS["listed_completions"](weights, tours)
+    ranks = [np.random.default_rng([0x715, N, a]).permutation(N) for a in range(N)]
+    for b, t, a in np.ndindex(values.shape):
+        free = set(range(N)) - set(tours[b, : t + 1])
+        path = [tours[b, t], a, *sorted(free - {a}, key=lambda city: ranks[a][city]), 0]
+        cost = sum(weights[b, u, v] for u, v in itertools.pairwise(path))
+        assert values[b, t, a] == (cost if a in free else np.inf)
+
+
 @pytest.mark.parametrize("name", list(VALUATIONS))
 def test_a_policy_keeps_its_prefix_and_follows_its_values(name: str) -> None:
     weights, prefixes, _ = drawn(30)

@@ -14,7 +14,14 @@ contrast    edges of C(a) alone against edges of C(b) alone
 A network that builds one whole tour first holds the chosen completion honestly; the rejected one is what a comparison
 needs. Completions are the network's own (it goes on greedily after either city), so that a weak searcher is judged by
 what it would do; the optimal ones stand beside them. At a sharp choice rejected tours vanish behind the soft minimum:
-effects that are negligible count as 0, which pulls the value of a certain searcher down, never up.
+effects that are negligible count as 0, which pulls the value of a certain searcher down, never up. Measured on the
+compiled enumerator P1 (260 states of the set "lens", seed 1; 95 % intervals), by the sharpness of its soft minimum:
+
+sharpness        1 (as shipped)      1/2                 1/4                 1/10
+rejected side    .40 (.26 to .54)    .63 (.47 to .76)    .87 (.77 to .95)    .64 (.52 to .76)
+ties at 0        39 %                16 %                1 %                 0 %
+
+Larger changes of the edges do not help: 4, 8, 16 and 32 levels in place of 1 give .41, .37, .39 and .19 at sharpness 1.
 """
 
 from dataclasses import dataclass
