@@ -29,12 +29,19 @@ class DiscordantStates:
     steps: Int64[np.ndarray, " state"]
     """The prefix is `tours[i, : steps[i] + 1]`."""
     optimal: Bool[np.ndarray, "state n"]
+    origin: Int64[np.ndarray, " state"]
+    """Which of the given instances each state is of."""
 
 
 def discordant_states(problem: Problem, count: int, seed: int = 0) -> DiscordantStates:
-    """All such states of `count` instances."""
+    """All such states of `count` instances drawn for them."""
     rng = np.random.default_rng([seed, _DISCORDANT])
-    instances, n = problem.draw(count, rng), problem.n
+    return discordant_states_of(problem.draw(count, rng), rng)
+
+
+def discordant_states_of(instances: Instances, rng: np.random.Generator) -> DiscordantStates:
+    """All such states of the instances, each along one optimal tour (chosen at random among several)."""
+    problem, count, n = instances.problem, len(instances), instances.problem.n
     start, one = np.zeros((count, n), dtype=np.int64), np.ones(count, dtype=np.int64)
     tours, values = optimal_rollouts(instances.weights, start, one, rng.random((count, n)))
     steps = decision_steps(problem)
@@ -42,7 +49,9 @@ def discordant_states(problem: Problem, count: int, seed: int = 0) -> Discordant
     chosen = heuristic_choices(instances, tours, steps).values()
     right = [np.take_along_axis(optimal, each[..., None], axis=2)[..., 0] for each in chosen]
     rows, columns = np.nonzero(~np.any(right, axis=0))
-    return DiscordantStates(instances[rows], tours[rows], np.arange(n - 1)[steps][columns], optimal[rows, columns])
+    return DiscordantStates(
+        instances[rows], tours[rows], np.arange(n - 1)[steps][columns], optimal[rows, columns], origin=rows
+    )
 
 
 def system_accuracy(
