@@ -55,7 +55,7 @@ class CurriculumDesign:
     """What all runs share; a curriculum has its defaults (by non-greedy steps, c from .1 to 1 at half the steps)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Paired: one seed gives both orders the same first weights."""
-    held_out: int = 20_000
+    held_out: int = 10_000
     """Instances that all networks are measured on, as they are drawn."""
 
     def training(self, order: Literal["none", "easy_to_hard"], seed: int) -> TrainConfig:
