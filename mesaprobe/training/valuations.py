@@ -151,7 +151,9 @@ def _listed_completions(weights: np.ndarray, tours: np.ndarray) -> np.ndarray:
     rest = np.where(np.arange(n) < free.sum(axis=3, keepdims=True), order, 0)  # then home, and home is free
     first = np.broadcast_to(np.arange(n)[:, None], (batch, n - 1, n, 1))
     paths = np.concatenate([first, rest], axis=3)
-    arcs = np.where(paths[..., :-1] != paths[..., 1:], weights[decisions[..., None], paths[..., :-1], paths[..., 1:]], 0)
+    arcs = np.where(
+        paths[..., :-1] != paths[..., 1:], weights[decisions[..., None], paths[..., :-1], paths[..., 1:]], 0
+    )
     cost: np.ndarray = weights[decisions, tours[:, :-1, None], np.arange(n)] + arcs.sum(axis=3)
     return cost
 

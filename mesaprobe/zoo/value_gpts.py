@@ -69,8 +69,9 @@ _add(
     "value_iteration",
     value_gpt(ValueStates("walks_one"), 2000, start="trained_models/zoo/trained/lookahead-4x128"),
 )
-# A third attempt at whole completions. Four shared orders name few next cities, so that choosing among those alone agrees
-# with the algorithm more often than any rule: no erasure could pass. Here every free city has a completion of its own.
+# A third attempt at whole completions. Four shared orders name few next cities, so that choosing among those alone
+# agrees with the algorithm more often than any rule: no erasure could pass. Here every free city has a completion of
+# its own.
 _add(
     "listed_completions-4x128",
     "interchange_trained",
