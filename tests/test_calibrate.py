@@ -68,10 +68,10 @@ def test_only_certified_members_only_new_lines(zoo: Path) -> None:
     assert "line E9 broke: RuntimeError: a bug" in first["walker"]
     assert "no passed certificate" in first["liar"]
     (record,) = read_records(records, "quick")
-    assert set(record.lines) == {"E3"}
-    assert run()["walker"] == "1 lines measured, 1 already there"
-    assert run()["walker"] == "0 lines measured, 2 already there"
-    assert [name for name, _ in MEASURED] == ["E3", "E9", "E9"]
+    assert set(record.lines) == set(record.unaided) == {"E3"}
+    assert run()["walker"] == "2 figures measured, the others already there"
+    assert run()["walker"] == "0 figures measured, the others already there"
+    assert [name for name, _ in MEASURED] == ["E3", "E3", "E9", "E9", "E9"]
     assert {seed for _, seed in MEASURED} == {SEED}
     (record,) = read_records(records, "quick")
     assert (record.name, record.role, record.family, record.n) == ("walker", "heuristic", "nearest_neighbour", 5)
@@ -87,4 +87,4 @@ def test_a_line_that_changed_is_measured_again(zoo: Path, monkeypatch: pytest.Mo
     changed = {**LINES._members, "E3": dataclasses.replace(LINES["E3"], version=2)}
     monkeypatch.setattr(LINES, "_members", changed)
     (outcome,) = calibrate(zoo, [WALKER], 1, **arguments)  # type: ignore[arg-type]
-    assert outcome.text == "1 lines measured, 0 already there"
+    assert outcome.text == "2 figures measured, the others already there"

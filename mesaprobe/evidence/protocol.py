@@ -12,7 +12,7 @@ from mesaprobe.evidence.result import LINES
 from mesaprobe.files import plain
 from mesaprobe.problems import Instances, Problem
 from mesaprobe.registry import Registry
-from mesaprobe.solvers.algorithms import HEUR_V1
+from mesaprobe.solvers.known_rules import known_rules, left_out
 
 PROTOCOL_VERSION = 2
 """Raised whenever a line, a null or a threshold changes its meaning."""
@@ -41,9 +41,11 @@ def draw_set(problem: Problem, name: str, count: int, seed: int) -> Instances:
 
 
 def line_hash(line: str, budget: str) -> str:
-    """Hash of what one line's numbers mean: its version and settings, the rules that count as heuristics."""
+    """Hash of what one line's numbers mean: its version and settings, the rules that count as heuristics, and what is
+    left out of the library of algorithms where the line asks it (`solvers.known_rules`)."""
     known = LINES[line]
-    return _digest([PROTOCOL_VERSION, HEUR_V1, line, known.version, plain(known.settings[budget])])
+    contents = [PROTOCOL_VERSION, known_rules(), line, known.version, plain(known.settings[budget])]
+    return _digest([*contents, left_out()] if known.asks_library and left_out() else contents)
 
 
 def protocol_hash(budget: str, lines: Sequence[str]) -> str:

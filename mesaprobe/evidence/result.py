@@ -52,6 +52,8 @@ class Line:
     """By budget, a frozen dataclass of counts and thresholds; all of it enters the protocol hash."""
     version: int = 1
     """Raised when the line's code changes what its numbers mean."""
+    asks_library: bool = False
+    """Whether it compares with every algorithm of the library, not only with the rules that count as heuristics."""
 
     def __call__(self, subject: Subject, budget: str, seed: int) -> LineResult:
         """Measure the line on a subject at a named budget."""

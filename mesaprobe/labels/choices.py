@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1, Completions
+from mesaprobe.solvers.algorithms import ALGORITHMS, Completions
+from mesaprobe.solvers.known_rules import known_rules
 
 ALL_STEPS = slice(None)
 
@@ -24,11 +25,10 @@ def choices_along(
 def heuristic_choices(
     instances: Instances, tours: Int64[np.ndarray, "batch n"], steps: slice
 ) -> dict[str, Int64[np.ndarray, "batch step"]]:
-    """The next city by rule of HEUR-v1, for the rules that apply to the problem (ties broken as the rule does)."""
+    """The next city by known rule, for the rules that apply to the problem (ties broken as the rule does)."""
     found = {}
-    for name in HEUR_V1:
-        algorithm = ALGORITHMS[name]
-        if algorithm.applies_to(instances.problem):
-            assert algorithm.completions is not None
-            found[name] = choices_along(algorithm.completions, instances.weights, tours, steps)
+    for name in known_rules(instances.problem):
+        completions = ALGORITHMS[name].completions
+        assert completions is not None
+        found[name] = choices_along(completions, instances.weights, tours, steps)
     return found

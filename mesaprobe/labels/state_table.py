@@ -13,8 +13,8 @@ from mesaprobe.labels.objectives import OBJECTIVES, Objective
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.problems import Instances, Problem, ProblemConfig, make_problem
 from mesaprobe.problems.npz import NamedInstance
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
 from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.known_rules import known_rules
 from mesaprobe.solvers.tables import Row
 
 STATE_CITIES = 13
@@ -112,7 +112,7 @@ def _action(
         row[f"pruned_by_{kind}"] = bool(bounds.prune[0, place, city, column])
     row["completions"] = int(completions.counts[0, place, city])
     row["edges"] = _edges(completions.edges[0, place, city], problem.symmetric)
-    names = [*LOCAL_NAMES, *(f"{rule} goes there" for rule in HEUR_V1 if ALGORITHMS[rule].applies_to(problem))]
+    names = [*LOCAL_NAMES, *(f"{rule} goes there" for rule in known_rules(problem))]
     row["features"] = {name: _number(value) for name, value in zip(names, features[city], strict=True)}
     return row
 

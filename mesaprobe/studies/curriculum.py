@@ -26,7 +26,7 @@ from mesaprobe.statistics.bootstrap import Estimate, bootstrap_ratios
 from mesaprobe.studies.cells import cell_folder
 from mesaprobe.studies.contrasts import Mean, exact_sign_flip, mean_over_seeds
 from mesaprobe.studies.whole_system import DiscordantStates, discordant_states_of, single_pass_accuracy
-from mesaprobe.training.config import PRESETS, OptimiserConfig, TrainConfig
+from mesaprobe.training.config import PRESETS, TrainConfig
 from mesaprobe.training.curriculum import CurriculumConfig
 from mesaprobe.training.loop import train
 
@@ -42,16 +42,7 @@ _BOOTSTRAP = 2103
 class CurriculumDesign:
     """One study."""
 
-    run: TrainConfig = field(
-        default_factory=lambda: dataclasses.replace(
-            PRESETS["matrix8-arm-a0"],
-            steps=1000,
-            evaluate_every=250,
-            evaluation_instances=800,
-            optimiser=OptimiserConfig(warmup_steps=100),
-            device="cpu",
-        )
-    )
+    run: TrainConfig = field(default_factory=lambda: dataclasses.replace(PRESETS["matrix8-arm-a0"], device="cpu"))
     """What all runs share; a curriculum has its defaults (by non-greedy steps, c from .1 to 1 at half the steps)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Paired: one seed gives both orders the same first weights."""

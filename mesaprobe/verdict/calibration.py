@@ -29,7 +29,8 @@ def fits(record: Record) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A fit to the families of the zoo, and every member's score by a fit to the other families."""
+    """A fit to the families of the zoo, and every member's score by a fit to the other families, of what is measured
+    where its own algorithm is not known."""
 
     records: tuple[Record, ...]
     components: tuple[str, ...]
@@ -47,9 +48,10 @@ class Calibration:
             raise ValueError(f"a calibration needs {MIN_PER_CLASS} families a class, got {count_families(chosen)}")
         scorer = fit_scorer(chosen, components=components)
         held_out = held_out_scores(chosen, components=components)
+        seen = [record.as_unknown for record in chosen]
         search = _search(chosen)
         likelihood = calibrate_likelihood(held_out, search, family_weights(chosen), count_families(chosen))
-        distances = [_distance(scorer, chosen, record, record.family) for record in chosen]
+        distances = [_distance(scorer, chosen, record, record.family) for record in seen]
         return cls(
             chosen, tuple(components), scorer, held_out, likelihood, float(np.quantile(distances, DISTANCE_QUANTILE))
         )

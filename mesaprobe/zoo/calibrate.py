@@ -1,5 +1,7 @@
 """Run the lines of evidence over the certified zoo: parallel, resumable, line by line (method.md section 6)."""
 
+import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,11 @@ from mesaprobe.labels import optimality_gaps
 from mesaprobe.models.subject import ModuleSubject, Subject
 from mesaprobe.problems import random_tours
 from mesaprobe.solvers.exact.held_karp import held_karp
+from mesaprobe.solvers.known_rules import leaving_out
 from mesaprobe.statistics.bootstrap import bootstrap_mean
 from mesaprobe.zoo import store
 from mesaprobe.zoo.build import Outcome, each_member
-from mesaprobe.zoo.members import Member
+from mesaprobe.zoo.members import OWN_ALGORITHMS, Member
 from mesaprobe.zoo.records import LineFigure, Performance, Record, Shape, read_record, write_record
 
 SEED = 1
@@ -40,9 +43,10 @@ def calibrate(
 ) -> Iterator[Outcome]:
     """Measure `lines` on the members that are certified; yields one outcome per member as each is done.
 
-    What a stored record already holds under the present protocol and weights is kept; each line is stored as soon as
-    it is measured, so that an interrupted run goes on where it stopped. Members without a passed certificate are
-    left out, except sanity members.
+    Every line is measured twice where the library of algorithms holds the member's own: once as it is, and once
+    without it (what the line does not ask for is not measured again). What a stored record already holds under the
+    present protocol and weights is kept; each line is stored as soon as it is measured, so that an interrupted run
+    goes on where it stopped. Members without a passed certificate are left out, except sanity members.
     """
     for line in lines:
         LINES[line]
@@ -57,18 +61,23 @@ def _calibrate_one(zoo: Path, member: Member, job: _Job) -> Outcome:
     path = job.folder / job.budget / f"{member.name}.json"
     record = _known(path, subject) or _begin(subject, member, certificate.kind)
     measured = 0
-    for line in job.lines:
-        known = record.lines.get(line)
-        if known is not None and known.line_hash == line_hash(line, job.budget):
-            continue
-        try:
-            figure = measure(subject, line, job.budget, SEED)
-        except Exception as error:  # one line that breaks on one network must not cost the others their hours
-            return Outcome(member.name, f"line {line} broke: {type(error).__name__}: {error}", failed=True)
-        record = with_line(record, line, figure)
-        write_record(job.folder, job.budget, record)
-        measured += 1
-    return Outcome(member.name, f"{measured} lines measured, {len(job.lines) - measured} already there")
+    own = OWN_ALGORITHMS.get(member.family, ())
+    record = dataclasses.replace(record, own_algorithms=own)
+    for line, unaided in itertools.product(job.lines, (False, True) if own else (False,)):
+        with leaving_out(own if unaided else ()):
+            wanted = line_hash(line, job.budget)
+            held = [figures.get(line) for figures in (record.unaided, record.lines)]
+            known = next((figure for figure in held if figure is not None and figure.line_hash == wanted), None)
+            try:
+                figure = known or measure(subject, line, job.budget, SEED)
+            except Exception as error:  # one line that breaks on one network must not cost the others their hours
+                return Outcome(member.name, f"line {line} broke: {type(error).__name__}: {error}", failed=True)
+        record = with_line(record, line, figure, unaided=unaided)
+        if known is None:
+            write_record(job.folder, job.budget, record)
+            measured += 1
+    write_record(job.folder, job.budget, record)
+    return Outcome(member.name, f"{measured} figures measured, the others already there")
 
 
 def measure(subject: Subject, line: str, budget: str, seed: int) -> LineFigure:
@@ -78,9 +87,11 @@ def measure(subject: Subject, line: str, budget: str, seed: int) -> LineFigure:
     return LineFigure(found.status, found.value, low, high, found.p, line_hash(line, budget), found.seconds)
 
 
-def with_line(record: Record, line: str, figure: LineFigure) -> Record:
+def with_line(record: Record, line: str, figure: LineFigure, *, unaided: bool = False) -> Record:
     """The record with one figure more."""
-    return Record(**{**record.__dict__, "lines": {**record.lines, line: figure}})
+    if unaided:
+        return dataclasses.replace(record, unaided={**record.unaided, line: figure})
+    return dataclasses.replace(record, lines={**record.lines, line: figure})
 
 
 def shape_of(subject: Subject) -> Shape:

@@ -49,6 +49,27 @@ FAMILIES: dict[Literal["search", "heuristic"], tuple[str, ...]] = {
 }
 """The closed list of mechanisms (DESIGN section 2): all members of one are held out together."""
 
+OWN_ALGORITHMS: dict[str, tuple[str, ...]] = {
+    "lookahead": ("lookahead_2", "lookahead_3", "horizon_2", "horizon_3"),
+    "beam": ("beam_4", "beam_16", "horizon_beam_4"),
+    "value_iteration": ("walk_values_4", "walk_values_3_no_two_cycles"),
+    "two_opt": ("two_opt", "two_opt_first", "two_opt_or_opt", "two_opt_or_opt_first"),
+    "or_opt": ("or_opt", "or_opt_first", "two_opt_or_opt", "two_opt_or_opt_first"),
+    "branch_and_bound": ("branch_and_bound_24_nodes", "branch_and_bound_40_nodes"),
+    "nearest_neighbour": ("nearest_neighbour", "randomised_nearest_neighbour"),
+    "gated_mixture": ("gated_neighbour",),
+    **{
+        name: (name,)
+        for name in (
+            *("greedy_edge", "cheapest_insertion", "farthest_insertion", "nearest_insertion", "savings"),
+            *("mst_preorder", "remotest_neighbour", "farthest_neighbour", "penalty_neighbour", "radial_order"),
+            "sequential_savings",
+        )
+    },
+}
+"""What the library of algorithms knows of a family, and forgets where the family is held out. The exact methods stay:
+they stand for the optimum, which every member is told from. Families that are not named have no algorithm there."""
+
 DEVELOPMENT = ("enumeration", "lookahead", "two_opt", "nearest_neighbour", "greedy_edge", "local_scorer")
 """Families on which lines of evidence are developed; the others can be sealed."""
 

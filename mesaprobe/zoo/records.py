@@ -7,7 +7,7 @@ measured again, and a record of another protocol gives no verdict.
 
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +70,15 @@ class Record:
     shape: Shape
     performance: Performance
     lines: Mapping[str, LineFigure]
+    own_algorithms: tuple[str, ...] = ()
+    """The algorithms of the library that are this network's own mechanism."""
+    unaided: Mapping[str, LineFigure] = field(default_factory=dict)
+    """The same lines where the measuring does not know these algorithms (method.md, amendment 2)."""
+
+    @property
+    def as_unknown(self) -> "Record":
+        """The network as it is seen where nobody knows its algorithm; itself where the library has none of it."""
+        return replace(self, lines=self.unaided, unaided={}) if self.unaided else self
 
     @property
     def search(self) -> bool:
@@ -91,9 +100,12 @@ def read_record(path: Path) -> Record:
     """One stored record; UserError names a file that cannot be read."""
     data: dict[str, Any] = read_json(path)
     shape, performance = data.pop("shape"), data.pop("performance")
-    lines = {line: LineFigure(**figure) for line, figure in data.pop("lines").items()}
+    lines, unaided = (
+        {line: LineFigure(**figure) for line, figure in data.pop(key, {}).items()} for key in ("lines", "unaided")
+    )
+    data["own_algorithms"] = tuple(data.pop("own_algorithms", ()))
     performance |= {key: tuple(performance[key]) for key in ("gap", "random_gap")}
-    return Record(**data, shape=Shape(**shape), performance=Performance(**performance), lines=lines)
+    return Record(**data, shape=Shape(**shape), performance=Performance(**performance), lines=lines, unaided=unaided)
 
 
 def read_records(folder: Path, budget: str) -> list[Record]:

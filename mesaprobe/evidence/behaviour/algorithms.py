@@ -29,12 +29,13 @@ from mesaprobe.evidence.behaviour.noise_model import (
     expected_log_likelihood,
     fit_noise,
 )
-from mesaprobe.evidence.behaviour.telling_states import TellingStates, merged_classes, nuisance_columns, telling_states
+from mesaprobe.evidence.behaviour.telling_states import TellingStates, merged_classes, telling_states
 from mesaprobe.evidence.protocol import draw_set
 from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.evidence.states.decision_states import is_right, log_chances, states_along_optimal_tours
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.models.subject import Subject
+from mesaprobe.solvers.known_rules import left_out
 from mesaprobe.statistics import bootstrap_of_sums, instance_sums, minimum_detectable_effect, sign_flip_p
 
 ID, NAME = "E1", "algorithm identification beyond noise and local imitation"
@@ -60,8 +61,6 @@ class AlgorithmSettings:
     """Algorithms that agree on more of the states are one class."""
     least_structure: float = 0.05
     """Nats by which the network's own output must beat uniform guessing."""
-    without: tuple[str, ...] = ()
-    """Rules left out of the library, the filter and Z (when their own family is held out)."""
     resamples: int = 2000
     sign_flips: int = 999
 
@@ -90,8 +89,7 @@ def algorithm_identification(subject: Subject, settings: AlgorithmSettings, seed
     if steps.stop <= steps.start:
         return LineResult("na", f"{problem.n} cities leave no decisions")
     calibration, test = (
-        telling_states(problem, name, settings.pool, settings.states, seed, settings.without)
-        for name in ("calibration", "test")
+        telling_states(problem, name, settings.pool, settings.states, seed) for name in ("calibration", "test")
     )
     if min(len(calibration), len(test)) < settings.fewest_states:
         return LineResult(
@@ -135,7 +133,7 @@ def fit_library(
     settings: AlgorithmSettings,
 ) -> list[Fitted]:
     """Every class of the library as a noisy policy: fitted to `calibration_chances`, scored on `test_chances`."""
-    algorithms = library(calibration.states.instances.problem, settings.without)
+    algorithms = library(calibration.states.instances.problem)
     degrees = {algorithm.name: algorithm.degree for algorithm in algorithms}
     found = []
     for members in merged_classes(algorithms, calibration.costs, settings.merged_above):
@@ -169,9 +167,8 @@ def _imitate(
     each = rng.integers(0, len(natural) // settings.imitator_states, size=settings.imitator_states)
     natural = natural[np.arange(settings.imitator_states) * (len(natural) // settings.imitator_states) + each]
     natural = natural[~np.isin(natural.groups, calibration.states.groups[~shown])]
-    columns = nuisance_columns(problem, settings.without)
     both = calibration.states[shown].joined(natural)
-    nuisance = np.concatenate([calibration.nuisance[shown], natural.nuisance()[:, :, columns]])
+    nuisance = np.concatenate([calibration.nuisance[shown], natural.nuisance()])
     answers = np.concatenate([log_p["calibration"][shown], log_chances(subject, natural)])
     imitator = fit_imitator(both, nuisance, answers, seed)
     rest = ~shown
@@ -264,7 +261,7 @@ def _result(
             "detectable": detectable,
             "states": len(test),
             "instances": len(np.unique(groups)),
-            "without": list(settings.without),
+            "without": list(left_out()),
         },
         table=_table(ranking),
         arrays={
@@ -308,5 +305,6 @@ LINES.add(
             "standard": AlgorithmSettings(pool=40_000, states=2000, imitator_states=2500),
             "full": AlgorithmSettings(pool=80_000, states=4000, imitator_states=6000),
         },
+        asks_library=True,
     ),
 )

@@ -162,5 +162,6 @@ LINES.add(
             "standard": LayersKeptSettings(40_000, 2000, hard_states=2000, easy_states=2000),
             "full": LayersKeptSettings(80_000, 4000, hard_states=4000, easy_states=4000),
         },
+        asks_library=True,
     ),
 )

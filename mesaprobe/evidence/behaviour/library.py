@@ -27,6 +27,7 @@ from mesaprobe.solvers.exact.branch_and_bound import branch_and_bound_totals
 from mesaprobe.solvers.exact.held_karp import action_values
 from mesaprobe.solvers.fixed_horizon import horizon_beam_values, horizon_values, walk_values
 from mesaprobe.solvers.improvement.annealing import Schedule, anneal
+from mesaprobe.solvers.known_rules import left_out
 from mesaprobe.solvers.lookahead import UNREACHABLE, lookahead_values
 from mesaprobe.solvers.random_streams import instance_seeds
 from mesaprobe.training.tie_breaks import with_ties_broken
@@ -70,14 +71,15 @@ LIMITED = (Algorithm("annealing_short", 4, _short_annealing, randomised=True), *
 """Searches with little to spend, which can therefore be told from the optimum."""
 
 
-def library(problem: Problem, without: tuple[str, ...] = ()) -> list[Algorithm]:
+def library(problem: Problem) -> list[Algorithm]:
     """The algorithms that answer a state of the problem, a user's own among them: all of `ALGORITHMS` that apply,
-    and `LIMITED`. One that looks at coordinates must say what it does at any state (`completions`)."""
+    and `LIMITED`, less those that are left out at present. One that looks at coordinates must say what it does at any
+    state (`completions`)."""
     members = [*(ALGORITHMS[name] for name in ALGORITHMS), *LIMITED]
     return [
         member
         for member in members
-        if member.name not in (*without, *TOO_SLOW, *EXACT[1:])
+        if member.name not in (*left_out(), *TOO_SLOW, *EXACT[1:])
         and member.applies_to(problem)
         and (member.completions is not None or not (member.planar or member.symmetric_only))
     ]

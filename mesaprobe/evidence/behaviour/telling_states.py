@@ -13,9 +13,9 @@ from mesaprobe.evidence.protocol import SETS, draw_set
 from mesaprobe.evidence.states.decision_states import DecisionStates, states_along_optimal_tours
 from mesaprobe.evidence.states.pairs import label_cache
 from mesaprobe.labels.cache import cached_arrays
-from mesaprobe.labels.nuisance import LOCAL_NAMES
 from mesaprobe.problems import Instances, Problem
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1, Algorithm
+from mesaprobe.solvers.algorithms import ALGORITHMS, Algorithm
+from mesaprobe.solvers.known_rules import known_rules, left_out
 
 Costs = dict[str, dict[str, Float64[np.ndarray, "state n"]]]
 """By algorithm, then by form (`candidate_costs`)."""
@@ -35,23 +35,21 @@ class TellingStates:
         return len(self.states)
 
 
-def telling_states(
-    problem: Problem, name: str, pool: int, count: int, seed: int, without: tuple[str, ...] = ()
-) -> TellingStates:
+def telling_states(problem: Problem, name: str, pool: int, count: int, seed: int) -> TellingStates:
     """The `count` discordant decisions of `pool` instances of the set on which the library disagrees most.
 
-    Discordant: no rule of HEUR-v1 names an optimal city. Disagreement is the Jensen-Shannon divergence of what
-    mesaprobe's own algorithms choose (a user's algorithm does not move the states). `without` takes rules out of the
-    filter, the library and Z.
+    Discordant: no known rule names an optimal city. Disagreement is the Jensen-Shannon divergence of what mesaprobe's
+    own algorithms choose (a user's algorithm does not move the states). What is left out at present
+    (`solvers.known_rules`) is in neither the filter nor the library nor Z.
     """
     request = {"telling_states": name, "problem": asdict(problem.config), "pool": pool, "count": count, "seed": seed}
     code = hashlib.sha256(Path(__file__).read_bytes() + Path(library_file).read_bytes()).hexdigest()
-    request |= {"without": sorted(without), "code_of_states": code, "set": SETS.index(name)}
+    request |= {"without": left_out(), "code_of_states": code, "set": SETS.index(name)}
 
     def compute() -> dict[str, np.ndarray]:
-        states = _discordant(problem, name, pool, seed, without)
+        states = _discordant(problem, name, pool, seed)
         if len(states):
-            own = [algorithm for algorithm in library(problem, without) if is_own(algorithm)]
+            own = [algorithm for algorithm in library(problem) if is_own(algorithm)]
             costs = library_costs(own, states, seed)
             spread = disagreement(np.stack([1.0 - costs[algorithm.name]["choice"] for algorithm in own]))
             states = states[np.sort(np.argsort(-spread, kind="stable")[:count])]
@@ -63,15 +61,8 @@ def telling_states(
     if len(states) == 0:
         empty = np.zeros((0, problem.n))
         return TellingStates(states, empty > 0, empty > 0, empty[..., None], {})
-    costs = library_costs(library(problem, without), states, seed)
-    nuisance = states.nuisance()[:, :, nuisance_columns(problem, without)]
-    return TellingStates(states, states.free, states.optimal(), nuisance, costs)
-
-
-def nuisance_columns(problem: Problem, without: tuple[str, ...]) -> list[int]:
-    """Columns of `nuisance_features` that stay when rules are left out."""
-    rules = [name for name in HEUR_V1 if ALGORITHMS[name].applies_to(problem)]
-    return [*range(len(LOCAL_NAMES)), *(len(LOCAL_NAMES) + i for i, name in enumerate(rules) if name not in without)]
+    costs = library_costs(library(problem), states, seed)
+    return TellingStates(states, states.free, states.optimal(), states.nuisance(), costs)
 
 
 def disagreement(
@@ -96,16 +87,15 @@ def merged_classes(algorithms: list[Algorithm], costs: Costs, agreement: float) 
     return [tuple(algorithms[i].name for i in np.flatnonzero(label == k)) for k in np.unique(label)]
 
 
-def _discordant(problem: Problem, name: str, pool: int, seed: int, without: tuple[str, ...]) -> DecisionStates:
+def _discordant(problem: Problem, name: str, pool: int, seed: int) -> DecisionStates:
     states = states_along_optimal_tours(draw_set(problem, name, pool, seed), np.random.default_rng([seed, 812]))
     rows, optimal = np.arange(len(states)), states.optimal()
     kept = np.ones(len(states), dtype=bool)
-    for rule in HEUR_V1:
-        if rule not in without and ALGORITHMS[rule].applies_to(problem):
-            completions = ALGORITHMS[rule].completions
-            assert completions is not None
-            named = completions(states.weights, states.tours, states.steps + 1)[rows, states.steps + 1]
-            kept &= ~optimal[rows, named]
+    for rule in known_rules(problem):
+        completions = ALGORITHMS[rule].completions
+        assert completions is not None
+        named = completions(states.weights, states.tours, states.steps + 1)[rows, states.steps + 1]
+        kept &= ~optimal[rows, named]
     return states[np.flatnonzero(kept)]
 
 

@@ -31,7 +31,6 @@ from mesaprobe.evidence.states.pairs import SubjectPairs, mined_pairs, optimal_p
 from mesaprobe.instruments.patching import Run
 from mesaprobe.labels.pairs import CounterfactualPairs, edited_or_natural
 from mesaprobe.models.subject import Subject
-from mesaprobe.problems import ProblemConfig, make_problem
 from mesaprobe.statistics import bootstrap_mean, minimum_detectable_effect, sign_flip_p
 
 ID, NAME = "E3", "follows changes that no heuristic notices"
@@ -116,7 +115,7 @@ def _result(
         "log_odds": shift.value,
         "log_odds_ci": list(shift.ci),
         "detectable_effect": least,
-        "edited_from_natural_auc": edit_visibility(subject.problem.config, settings.pairs, seed),
+        "edited_from_natural_auc": edit_visibility(mined_pairs(subject.problem, "pairs_test", settings.pairs, seed)),
         "by_edit_size": sizes,
         "natural_pairs": natural,
         "agreement": None if fit is None else fit.agreement,
@@ -184,17 +183,13 @@ def _by_size(found: SubjectPairs, differences: Float64[np.ndarray, " pairs"]) ->
     ]
 
 
-def edit_visibility(config: ProblemConfig, count: int, seed: int) -> float:
+@functools.lru_cache(maxsize=16)
+def edit_visibility(pairs: CounterfactualPairs) -> float:
     """Area under the curve of boosted trees that tell edited from natural instances, told where to look; 0.5 is blind.
 
-    Cross-fitted with both members of a pair in one fold.
+    Cross-fitted with both members of a pair in one fold. Remembered: many networks are asked about the same pairs.
     """
-    return _edit_visibility(config, count, seed)
-
-
-@functools.lru_cache(maxsize=16)
-def _edit_visibility(config: ProblemConfig, count: int, seed: int) -> float:
-    data = edited_or_natural(mined_pairs(make_problem(config), "pairs_test", count, seed))
+    data = edited_or_natural(pairs)
     trees = HistGradientBoostingClassifier(max_iter=40, early_stopping=False, random_state=0)
     scores = cross_val_predict(
         trees, data.features, data.edited, groups=data.pair, cv=GroupKFold(5), method="predict_proba"

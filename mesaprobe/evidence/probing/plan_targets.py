@@ -26,7 +26,8 @@ from mesaprobe.labels.objectives import mirrored_weights
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
+from mesaprobe.solvers.algorithms import ALGORITHMS
+from mesaprobe.solvers.known_rules import known_rules
 
 REJECTED, CHOSEN = "edges of the rejected completion", "edges of the chosen completion"
 LOCAL = (0, 1, 2)
@@ -194,12 +195,11 @@ def pair_nuisance(states: PlanStates) -> Float64[np.ndarray, "batch pair k"]:
 
 
 def _rule_pairs(states: PlanStates, tours: Int64[np.ndarray, "batch n"]) -> list[Bool[np.ndarray, "batch pair"]]:
-    """Which pairs each rule of HEUR-v1 would join after the option with which these tours go on."""
+    """Which pairs each known rule would join after the option with which these tours go on."""
     found = []
-    for name in HEUR_V1:
-        algorithm = ALGORITHMS[name]
-        if algorithm.applies_to(states.instances.problem):
-            assert algorithm.completions is not None
-            built = algorithm.completions(states.instances.weights, tours, np.full(len(tours), states.step + 2))
-            found.append(used_pairs(built, states.step + 1, states.instances.problem.symmetric))
+    for name in known_rules(states.instances.problem):
+        completions = ALGORITHMS[name].completions
+        assert completions is not None
+        built = completions(states.instances.weights, tours, np.full(len(tours), states.step + 2))
+        found.append(used_pairs(built, states.step + 1, states.instances.problem.symmetric))
     return found

@@ -12,8 +12,9 @@ from mesaprobe.labels.objectives import mirrored_weights
 from mesaprobe.labels.remaining import chosen_steps
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances, tour_costs
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
+from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.constructive import unvisited
+from mesaprobe.solvers.known_rules import known_rules
 
 CHUNK = 1024
 
@@ -100,19 +101,18 @@ def candidate_nuisance(states: States) -> Float64[np.ndarray, "batch step n k"]:
 
 
 def rule_costs(states: States) -> Float64[np.ndarray, "batch step rule"]:
-    """What each rule of HEUR-v1 that applies would still pay from every state to the end."""
+    """What each known rule that applies would still pay from every state to the end."""
     weights, tours, n = states.instances.weights, states.tours, states.tours.shape[1]
     spent = np.cumsum(weights[np.arange(len(tours))[:, None], tours[:, :-1], tours[:, 1:]], axis=1)
     columns = []
-    for name in HEUR_V1:
-        algorithm = ALGORITHMS[name]
-        if algorithm.applies_to(states.instances.problem):
-            assert algorithm.completions is not None
-            whole = [
-                tour_costs(weights, algorithm.completions(weights, tours, np.full(len(tours), step + 1)))
-                for step in chosen_steps(n, states.steps)
-            ]
-            columns.append(np.stack(whole, axis=1))
+    for name in known_rules(states.instances.problem):
+        completions = ALGORITHMS[name].completions
+        assert completions is not None
+        whole = [
+            tour_costs(weights, completions(weights, tours, np.full(len(tours), step + 1)))
+            for step in chosen_steps(n, states.steps)
+        ]
+        columns.append(np.stack(whole, axis=1))
     before = np.concatenate([np.zeros((len(tours), 1)), spent], axis=1)[:, states.steps]
     return np.stack(columns, axis=2) - before[:, :, None]
 

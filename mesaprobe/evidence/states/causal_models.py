@@ -20,9 +20,10 @@ from mesaprobe.labels.pairs.states import free_cities
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances, Problem
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
+from mesaprobe.solvers.algorithms import ALGORITHMS
 from mesaprobe.solvers.exact.held_karp import optimal_rollouts
 from mesaprobe.solvers.fixed_horizon import horizon_values
+from mesaprobe.solvers.known_rules import known_rules
 
 HORIZONS = (2, 3)
 """Arcs that the look-ahead models see."""
@@ -105,8 +106,8 @@ def search_models() -> tuple[CausalModel, ...]:
 
 
 def rival_models(problem: Problem) -> tuple[CausalModel, ...]:
-    """Every heuristic of HEUR-v1 that takes the instances of the problem."""
-    return tuple(Rule(name) for name in HEUR_V1 if ALGORITHMS[name].applies_to(problem))
+    """Every known rule that takes the instances of the problem."""
+    return tuple(map(Rule, known_rules(problem)))
 
 
 def cheapest(values: Float64[np.ndarray, "batch n"]) -> Bool[np.ndarray, "batch n"]:
@@ -130,14 +131,14 @@ KNOWN = 0.95
 """Where a model agrees with the subject this often, its own completions are not asked."""
 
 
-def fit_models(subject: Subject, instances: Instances, rng: np.random.Generator) -> Fit:
-    """Hold every model to the subject's choices at one decision of its own greedy tour of each instance."""
+def fit_models(subject: Subject, rivals: Sequence[CausalModel], instances: Instances, rng: np.random.Generator) -> Fit:
+    """Hold searches and rivals to the subject's choices at one decision of its own greedy tour of each instance."""
     tours = greedy_rollout(subject, torch.from_numpy(instances.features)).tours.numpy()
     steps = np.arange(subject.problem.n)[decision_steps(subject.problem)]
     lengths = rng.choice(steps, size=len(tours)) + 1
     prefixes = np.where(np.arange(tours.shape[1]) < lengths[:, None], tours, 0)
     chosen = tours[np.arange(len(tours)), lengths]
-    searches, rivals = search_models(), rival_models(subject.problem)
+    searches = search_models()
     found = agreement([*searches, *rivals], chosen, instances, prefixes, lengths)
     if max(found.values()) < KNOWN:
         own = OwnCompletions(subject)
@@ -147,11 +148,15 @@ def fit_models(subject: Subject, instances: Instances, rng: np.random.Generator)
     return Fit(search, max(rivals, key=lambda model: found[model.name]), found)
 
 
-@functools.lru_cache(maxsize=2)
 def fitted(subject: Subject, count: int, seed: int) -> Fit:
     """`fit_models` on `count` calibration instances; remembered, since several lines ask for it in turn."""
+    return _fitted(subject, rival_models(subject.problem), count, seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _fitted(subject: Subject, rivals: tuple[CausalModel, ...], count: int, seed: int) -> Fit:
     instances = draw_set(subject.problem, "calibration", count, seed)
-    return fit_models(subject, instances, np.random.default_rng([seed, 700]))
+    return fit_models(subject, rivals, instances, np.random.default_rng([seed, 700]))
 
 
 def agreement(

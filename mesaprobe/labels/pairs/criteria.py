@@ -1,6 +1,6 @@
 """What a counterfactual pair must satisfy (method.md section 5, E3, and amendments 2 and 8)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64
@@ -8,7 +8,8 @@ from jaxtyping import Int64
 from mesaprobe.errors import UserError
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.problems import Problem
-from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
+from mesaprobe.solvers.algorithms import ALGORITHMS
+from mesaprobe.solvers.known_rules import known_rules
 
 MAX_CITIES = 12
 """Largest n: the table of one state grows with 2^n, and exact labels are promised up to here (method.md section 1)."""
@@ -31,7 +32,7 @@ class PairCriteria:
     max_entries: int = 2
     """How many entries an edit changes at most (1 or 2); two only where two others are left for the irrelevant twin.
     On `euclidean` one city moves instead."""
-    heuristics: tuple[str, ...] = HEUR_V1
+    heuristics: tuple[str, ...] = field(default_factory=known_rules)
     """The rules that must not notice. Those that a family does not admit drop out; a held-out rule is left out here."""
     max_log_odds_shift: float = 0.2
     """How far the imitator's log-odds of its choice may move."""
