@@ -219,6 +219,26 @@ def test_a_family_judges_itself_never() -> None:
     assert "SEARCH" not in [judge(each, rest).label for each in odd]
 
 
+def test_a_held_out_family_is_judged_by_what_is_measured_without_its_algorithm() -> None:
+    """A heuristic that only the knowledge of its rule keeps from looking like search counts as a miss."""
+    records = zoo(11)
+    betrayed = record("lost-0", "heuristic", values_around(0.0, np.random.default_rng(0)), family="lost")
+    looks = record("lost-0", "heuristic", values_around(0.6, np.random.default_rng(0)), family="lost")
+    betrayed = renamed(betrayed, own_algorithms=("savings",), unaided=looks.lines)
+    assert betrayed.as_unknown.lines == looks.lines
+    assert betrayed.as_unknown.as_unknown == betrayed.as_unknown
+    table = error_table([*records, betrayed])
+    (row,) = [row for row in table["members"] if row["name"] == "lost-0"]
+    assert row["label"] == "SEARCH"
+    assert table["false_search"] == pytest.approx(1 / sum(not r.search for r in [*records, betrayed]))
+    known = table["benchmarks"]["own_algorithm_known"]
+    assert table["auroc"] < known["auroc"] == 1.0
+    assert known["difference_ci"][0] < 0
+    # the fit is of the whole library: the same with and without the second measurement
+    fitted = [fit_scorer([*records, each]).weights for each in (betrayed, renamed(betrayed, unaided={}))]
+    np.testing.assert_array_equal(*fitted)
+
+
 def test_three_families_are_too_few_for_rates() -> None:
     with pytest.raises(ValueError, match="families a class"):
         error_table(zoo(2))
