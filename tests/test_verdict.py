@@ -269,7 +269,7 @@ def test_the_table_is_stored_and_read_only_for_its_own_records(tmp_path, monkeyp
     for each in records:
         write_record(tmp_path, "quick", each)
     table = stored_table("quick", "matrix", 8, folder=tmp_path)
-    assert "AUROC, leaving one family out: 1.000" in table_words(table)
+    assert "AUROC, leaving one family and its algorithms out: 1.000" in table_words(table)
     assert "| AUROC | 1.000 (1.000 to 1.000 over families) |" in table_markdown(table)
     assert read_table(shipped_zoo("quick", "matrix", 8, folder=tmp_path), tmp_path) == table
     write_record(tmp_path, "quick", renamed(records[0], degree=3))

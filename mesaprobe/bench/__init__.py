@@ -5,6 +5,6 @@
 """
 
 from mesaprobe.bench import exact_values, labels, patch_sweep, probe_sweep, supply, tours_only, training_step  # noqa: F401
-from mesaprobe.bench.table import BENCHES, BenchRow, bench_row, interleaved, rows
+from mesaprobe.bench.table import BENCHES, BenchRow, bench_row, interleaved, markdown, rows
 
-__all__ = ["BENCHES", "BenchRow", "bench_row", "interleaved", "rows"]
+__all__ = ["BENCHES", "BenchRow", "bench_row", "interleaved", "markdown", "rows"]

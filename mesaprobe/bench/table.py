@@ -63,6 +63,29 @@ def bench_row(
     return BenchRow(name, value, unit, peer, peer_value, ratio, goal, met)
 
 
+def markdown(found: Sequence[BenchRow]) -> str:
+    """Rows as a table of the README.
+
+    >>> print(markdown([bench_row("solver", 9.0, "instances/s", "rival", 2.0, goal=2.0)]))
+    | row | here | peer, same run | ratio | asked |
+    |---|---|---|---|---|
+    | `solver` | 9 instances/s | rival: 2 | 4.5 | 2, met |
+    """
+
+    def number(value: float | None) -> str:
+        return "absent" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+    lines = ["| row | here | peer, same run | ratio | asked |", "|---|---|---|---|---|"]
+    for row in found:
+        word = {True: ", met", False: ", **not met**", None: ""}[row.met]
+        asked = "-" if row.goal is None else f"{row.goal:.3g}{word}"
+        lines.append(
+            f"| `{row.name}` | {number(row.value)} {row.unit} | {row.peer}: {number(row.peer_value)} | "
+            f"{number(row.ratio)} | {asked} |"
+        )
+    return "\n".join(lines)
+
+
 def interleaved(
     ours: Callable[[], object], peer: Callable[[], object] | None, rounds: int
 ) -> tuple[float, float | None]:

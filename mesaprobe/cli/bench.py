@@ -14,11 +14,17 @@ class BenchArguments:
     """Rows to run; default all."""
     json: bool = False
     """One JSON object per line instead of a table."""
+    markdown: bool = False
+    """The table as it stands in the README."""
 
 
 def bench(words: list[str]) -> None:
     given: BenchArguments = parsed(BenchArguments, "bench", words)
-    from mesaprobe.bench import rows
+    from mesaprobe.bench import markdown, rows
+
+    if given.markdown and not given.json:
+        print(markdown(list(rows(given.rows or None))))
+        return
 
     def number(value: float | None) -> str:
         return "absent" if value is None else f"{value:,.4g}"

@@ -37,7 +37,7 @@ def table_words(table: Mapping[str, Any]) -> str:
         f"zoo {table['zoo']}, {table['problem']}, n = {table['n']}, budget {table['budget']}",
         f"{families['search']} families of search, {families['heuristic']} of heuristic "
         f"({families['asked']} of each asked)",
-        f"AUROC, leaving one family out: {_number(table['auroc'])} "
+        f"AUROC, leaving one family and its algorithms out: {_number(table['auroc'])} "
         f"({interval[0]:.3f} to {interval[1]:.3f} over families)",
     ]
     for name in ("false_search", "false_heuristic", "false_leaning_search", "false_leaning_heuristic"):
@@ -81,7 +81,8 @@ def table_markdown(table: Mapping[str, Any]) -> str:
     head = (
         f"`mesaprobe zoo table`, budget {table['budget']}, {table['problem']}, n = {table['n']}: {families['search']} "
         f"families of search and {families['heuristic']} of heuristic take part, {families['asked']} of each are asked "
-        f"for a word. Every family is judged by a fit to the others."
+        f"for a word. Every family is judged by a fit to the others, and measured where nobody knows its algorithms: "
+        f"neither the library nor any filter, null or nuisance names them."
     )
     if min(families["search"], families["heuristic"]) < families["asked"]:
         head += (
