@@ -75,6 +75,16 @@ def plan(rule: Callable[..., np.ndarray]) -> Plant:
     return held
 
 
+def plan_by_place(rule: Callable[..., np.ndarray]) -> Plant:
+    """The same tour as which city stands in which place behind the first two: no linear function of its edges."""
+
+    def held(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:
+        later = completed(weights, prefixes, n, rule)[:, 2:]
+        return (later[..., None] == np.arange(1, n)).reshape(len(later), -1).astype(np.float64)
+
+    return held
+
+
 def rejected_plan(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:
     """The edges from step two on of the completion of the last unvisited city that the optimum does not take next.
 

@@ -1,10 +1,13 @@
 """E10a: does the plan get cheaper from layer to layer, more than chance would have it? (method.md section 5, E10a)
 
-After each layer a whole tour is decoded from the decode token of the first decision: a linear probe of every pair of
-cities, fitted at that layer on the set "lens" to the edges of the network's own completion, then the walk along the
-highest scores (`lens.greedy_plans`). A change of the plan from one layer to the next counts if it changes the cost and
-drops an edge that the layer before was `SURE` of: a candidate is given up for another. To fill in what was open yet is
-no revision; a rule that assembles its tour edge by edge does that at every step, and never gives up an edge. Of these,
+After each layer a whole tour is decoded from the decode token of the first decision, by linear probes that are fitted
+at that layer, on the set "lens", to the network's own completion. A stream may hold a plan edge by edge (one probe of
+every pair of cities, then the walk along the highest scores, `lens.greedy_plans`) or place by place (one probe of
+every city in every place, then the best assignment), and neither is a linear function of the other: of these two codes
+the one is taken by which more of the completion's edges are read from the last layer, on lens instances that the
+probes have not seen. A change of the plan from one layer to the next counts if it changes the cost and drops an edge
+that the layer before was `SURE` of: a candidate is given up for another. To fill in what was open yet is no revision; a
+rule that assembles its tour edge by edge does that at every step, and never gives up an edge. Of these,
 
     E10a = (share that lowers the cost - share that raises it) - max{the same for every null, 0}
 
@@ -19,12 +22,14 @@ give, never proof of it.
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.optimize import linear_sum_assignment
 
 from mesaprobe.evidence.probing.findings import outlier_p
 from mesaprobe.evidence.probing.plan_targets import city_pairs, used_pairs
@@ -71,9 +76,8 @@ class _Case:
     step: int
 
     @property
-    def labels(self) -> Float64[np.ndarray, "batch pair"]:
-        symmetric = self.instances.problem.symmetric
-        return used_pairs(self.tours, self.step, symmetric).astype(np.float64)
+    def symmetric(self) -> bool:
+        return self.instances.problem.symmetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,73 @@ class _Balance:
     def shares(self) -> Float64[np.ndarray, " instance"]:
         """What each instance adds to the value."""
         return self.net / max(self.all.sum(), 1.0)
+
+
+class _Code(Protocol):
+    """How a stream may hold a plan."""
+
+    @property
+    def name(self) -> str: ...
+
+    def labels(self, case: _Case) -> Float64[np.ndarray, "batch label"]:
+        """What probes are fitted to: the network's own completion."""
+
+    def plans(self, scores: Float64[np.ndarray, "layer instance label"], case: _Case) -> "_Plans":
+        """The tours that the probes' answers amount to."""
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """One number for every pair of cities."""
+
+    name: str = "edges"
+
+    def labels(self, case: _Case) -> np.ndarray:
+        return used_pairs(case.tours, case.step, case.symmetric).astype(np.float64)
+
+    def plans(self, scores: np.ndarray, case: _Case) -> "_Plans":
+        n = case.tours.shape[1]
+        left, right = city_pairs(n, case.symmetric).T
+        table = np.zeros((*scores.shape[:2], 1, n, n))
+        table[:, :, 0, left, right] = scores
+        if case.symmetric:
+            table[:, :, 0, right, left] = scores
+        return _Plans(greedy_plans(table, case.tours, np.array([case.step]))[:, :, 0], scores >= SURE)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """One number for every city in every place behind the prefix."""
+
+    name: str = "places"
+
+    def labels(self, case: _Case) -> np.ndarray:
+        later = case.tours[:, case.step + 1 :]
+        return (later[..., None] == np.arange(case.tours.shape[1])).reshape(len(later), -1).astype(np.float64)
+
+    def plans(self, scores: np.ndarray, case: _Case) -> "_Plans":
+        batch, n = case.tours.shape
+        known = case.step + 1
+        table = scores.reshape(*scores.shape[:2], n - known, n)
+        places = np.arange(n - known)
+        tours = np.broadcast_to(case.tours, (len(table), batch, n)).copy()
+        for instance in range(batch):
+            free = np.sort(case.tours[instance, known:])
+            for layer in range(len(table)):
+                _, column = linear_sum_assignment(table[layer, instance][:, free], maximize=True)
+                tours[layer, instance, known + places] = free[column]
+        held = np.zeros((*table.shape[:2], n, n), dtype=np.bool_)
+        held[:, :, known:] = table >= SURE
+        held[:, np.arange(batch)[:, None], np.arange(known), case.tours[:, :known]] = True
+        joined = np.einsum("libu,libv->liuv", held.astype(np.int64), np.roll(held, -1, axis=2).astype(np.int64)) > 0
+        if case.symmetric:
+            joined |= joined.swapaxes(2, 3)
+        left, right = city_pairs(n, case.symmetric).T
+        return _Plans(tours, joined[:, :, left, right])
+
+
+CODES: tuple[_Code, ...] = (_Edges(), _Places())
+"""The first one among equals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +196,8 @@ def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineRes
         _observe(subject, draw_set(subject.problem, name, count, seed))
         for name, count in (("lens", settings.lens_instances), ("test", settings.test_instances))
     )
-    plans, halves = _decoded(subject, sites, lens, test)
+    code, readable = _best_code(subject, sites[-1], lens)
+    plans, halves = _decoded(subject, sites, code, lens, test)
     steps = _revisions(plans, test)
     own = _balance(steps)
     if own.all.sum() < settings.least_changes:
@@ -139,8 +211,11 @@ def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineRes
     rewired = _balance(*_rewired(plans, test, settings.rewirings, rng))
     twins = []
     for twin in range(settings.random_twins):
-        twins.append(_balance(_revisions(_decoded(subject.random_twin(seed + 1 + twin), sites, lens, test)[0], test)))
-    return _result(own, {"split half": split, "rewired": rewired}, twins, steps, sites, settings, seed)
+        twins.append(
+            _balance(_revisions(_decoded(subject.random_twin(seed + 1 + twin), sites, code, lens, test)[0], test))
+        )
+    found = _result(own, {"split half": split, "rewired": rewired}, twins, steps, sites, settings, seed)
+    return replace(found, details={**found.details, "code": code.name, "edges_read": readable})
 
 
 def _observe(subject: Subject, instances: Instances) -> _Case:
@@ -159,29 +234,44 @@ def _tokens(network: Subject, sites: list[Site], case: _Case) -> Float[np.ndarra
     return collect(network, features, torch.from_numpy(case.tours), steps, sites, dtype=np.float32).samples
 
 
-def _decoded(network: Subject, sites: list[Site], lens: _Case, test: _Case) -> tuple[_Plans, _Halves]:
+def _best_code(subject: Subject, last: Site, lens: _Case) -> tuple[_Code, dict[str, float]]:
+    """The code by which most edges of the network's own completion are read from its last layer, by probes of one half
+    of the lens set on the other; and those shares, by code."""
+    tokens = _tokens(subject, [last], lens)
+    half, fold = np.arange(len(lens.tours)) % 2, np.arange(len(lens.tours)) // 2 % FOLDS
+    shown = _Case(lens.instances[half == 1], lens.tours[half == 1], lens.step)
+    own = used_pairs(shown.tours, shown.step, shown.symmetric)
+    shares = {}
+    for code in CODES:
+        scores = _scores(tokens[:, half == 0], code.labels(lens)[half == 0], fold[half == 0], tokens[:, half == 1])
+        read = used_pairs(code.plans(scores, shown).tours[0], shown.step, shown.symmetric)
+        shares[code.name] = float((own & read).sum() / own.sum())
+    return max(CODES, key=lambda code: shares[code.name]), shares
+
+
+def _decoded(network: Subject, sites: list[Site], code: _Code, lens: _Case, test: _Case) -> tuple[_Plans, _Halves]:
     """Plans by probes fitted to all of the lens set, and to each half of it."""
     fit, shown = _tokens(network, sites, lens), _tokens(network, sites, test)
-    labels, fold = lens.labels, np.arange(len(lens.tours)) % FOLDS
+    labels, fold = code.labels(lens), np.arange(len(lens.tours)) % FOLDS
     half = np.arange(len(fold)) // FOLDS % 2
-    found = []
-    for kept in (np.ones(len(fold), dtype=np.bool_), half == 0, half == 1):
-        live = np.ptp(labels[kept], axis=0) > 0
-        scores = np.zeros((len(sites), shown.shape[1], labels.shape[1]))
-        probes = ridge_sweep(fit[:, kept], labels[kept][:, live], fold[kept], keep_predictions=False).probes
-        scores[..., live] = probes.predict(shown)
-        found.append(_Plans(_walked(scores, test), scores >= SURE))
-    return found[0], _Halves(found[1], found[2])
+    whole, first, second = (
+        code.plans(_scores(fit[:, kept], labels[kept], fold[kept], shown), test)
+        for kept in (np.ones(len(fold), dtype=np.bool_), half == 0, half == 1)
+    )
+    return whole, _Halves(first, second)
 
 
-def _walked(scores: Float64[np.ndarray, "site instance pair"], case: _Case) -> Int64[np.ndarray, "site instance n"]:
-    n, symmetric = case.tours.shape[1], case.instances.problem.symmetric
-    left, right = city_pairs(n, symmetric).T
-    table = np.zeros((*scores.shape[:2], 1, n, n))
-    table[:, :, 0, left, right] = scores
-    if symmetric:
-        table[:, :, 0, right, left] = scores
-    return greedy_plans(table, case.tours, np.array([case.step]))[:, :, 0]
+def _scores(
+    fit: Float[np.ndarray, "site sample d"],
+    labels: Float64[np.ndarray, "sample label"],
+    fold: Int64[np.ndarray, " sample"],
+    shown: Float[np.ndarray, "site instance d"],
+) -> Float64[np.ndarray, "site instance label"]:
+    """What ridge probes, fitted site by site, say of other instances; 0 where a label never varies."""
+    live = np.ptp(labels, axis=0) > 0
+    scores = np.zeros((len(fit), shown.shape[1], labels.shape[1]))
+    scores[..., live] = ridge_sweep(fit, labels[:, live], fold, keep_predictions=False).probes.predict(shown)
+    return scores
 
 
 def _revisions(plans: _Plans, case: _Case) -> Revisions:
@@ -308,6 +398,6 @@ LINES.add(
             "standard": RevisionSettings(2500, 2000, 8),
             "full": RevisionSettings(6000, 5000, 20),
         },
-        version=2,
+        version=3,
     ),
 )
