@@ -23,6 +23,7 @@ from mesaprobe.instruments.probes import (
     BilinearClassifier,
     BilinearRegressor,
     LinearProbe,
+    OnlineCode,
     RidgeProbe,
     RidgeProbes,
     RidgeSweep,
@@ -30,6 +31,8 @@ from mesaprobe.instruments.probes import (
     cross_fit_softmax,
     fit_softmax_probe,
     mlp_probe,
+    online_class_code,
+    online_value_code,
     ridge_sweep,
 )
 
@@ -40,6 +43,7 @@ __all__ = [
     "BilinearClassifier",
     "BilinearRegressor",
     "LinearProbe",
+    "OnlineCode",
     "RidgeProbe",
     "RidgeProbes",
     "RidgeSweep",
@@ -54,6 +58,8 @@ __all__ = [
     "instance_keys",
     "mlp_probe",
     "mlp_sites",
+    "online_class_code",
+    "online_value_code",
     "residual_sites",
     "ridge_sweep",
 ]

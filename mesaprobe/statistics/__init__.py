@@ -12,7 +12,7 @@
 | conditional | usable information beyond Z, direct and residualised |
 | net_score | information beyond every control |
 | control_tasks | Hewitt and Liang's labels, from a hash of local features |
-| mdl | online codes |
+| mdl | online codes (by probes: `instruments.probes.online_code`) |
 | power | what a test could have seen |
 | calibration | whether p-values are uniform under a null |
 """
