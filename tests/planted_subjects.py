@@ -11,6 +11,7 @@ from torch import Tensor
 from mesaprobe.evidence.probing.plan_targets import used_pairs
 from mesaprobe.labels.values import value_labels
 from mesaprobe.solvers.constructive import nearest_neighbour_completions
+from mesaprobe.solvers.lookahead import UNREACHABLE, lookahead_values
 
 Plant = Callable[[np.ndarray, np.ndarray, int], Float64[np.ndarray, "batch k"]]
 """(weights [batch, n, n], prefixes [batch, t], n) -> what the token that answers these prefixes holds."""
@@ -64,6 +65,15 @@ def regrets(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:
         return np.zeros((len(tours), n))
     found = value_labels(weights, tours, slice(step, step + 1)).regrets[:, 0]
     return np.where(np.isfinite(found), found, 0.0) / 10
+
+
+def completed_costs(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:
+    """What nearest neighbour pays to the end after every city, above the least of them; in tens of units."""
+    step = prefixes.shape[1] - 1
+    tours = completed(weights, prefixes, n, complete_optimally)
+    found = lookahead_values(weights, tours, 1)[:, step].astype(np.float64)
+    found = np.where(found == UNREACHABLE, np.nan, found)
+    return np.nan_to_num(found - np.nanmin(found, axis=1, keepdims=True)) / 10
 
 
 def plan(rule: Callable[..., np.ndarray]) -> Plant:

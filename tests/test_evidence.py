@@ -13,6 +13,7 @@ from planted_subjects import (
     HOOKS,
     Plant,
     PlantedSubject,
+    completed_costs,
     nearest_plan,
     optimal_plan,
     plan_by_place,
@@ -28,6 +29,7 @@ from mesaprobe.evidence.probing.plans import PlanSettings
 from mesaprobe.evidence.probing.questions import Question, Task
 from mesaprobe.evidence.probing.readings import Tokens, read
 from mesaprobe.evidence.probing.revision import RevisionSettings
+from mesaprobe.evidence.probing.sensitivity import read_nonlinearly
 from mesaprobe.evidence.probing.states import follow, mirrored, observe
 from mesaprobe.evidence.probing.value_targets import REGRET, STATE_VALUE, value_questions
 from mesaprobe.evidence.probing.values import ValueSettings
@@ -60,6 +62,11 @@ def test_planted_regrets_are_found_at_their_site_and_nowhere_else() -> None:
     elsewhere = np.flatnonzero((result.arrays["hooks"] != PLANTED) | (result.arrays["roles"] != "decode"))
     assert np.abs(result.arrays["information"][elsewhere]).max() < 0.03
     assert result.details["targets"]["branch and bound: backtracks"]["p"] > 0.05
+    sets = list(result.details["nuisance_sets"].values())
+    assert sets[0]["left_open"] > sets[1]["left_open"] > 0.02
+    for found in (*sets, result.details["nonlinear_probe"]):
+        assert found["ci"][0] > 0.1
+        assert found["p"] < 0.05
 
 
 def test_optimal_behaviour_without_values_inside_gives_nothing() -> None:
@@ -69,6 +76,42 @@ def test_optimal_behaviour_without_values_inside_gives_nothing() -> None:
         assert result.value < 0.02
         assert result.p > 0.05
         assert result.details["minimum_detectable_effect"] > 0
+        found = result.details.get("nuisance_sets", {}).values()
+        assert all(part["net"] < 0.02 and part["p"] > 0.05 for part in found)
+        if line == "E5":
+            assert len(found) == 3
+            assert result.details["nonlinear_probe"]["net"] < 0.02
+
+
+def test_what_a_rule_completes_is_read_given_distances_and_gone_given_the_rules() -> None:
+    """The cost that nearest neighbour completes after each city goes with the regret, and is no value of its own."""
+    result = measure("E5", PlantedSubject({PLANTED: completed_costs}), VALUES)
+    local, rules, output = result.details["nuisance_sets"].values()
+    assert local["ci"][0] > 0.02
+    assert local["p"] < 0.05
+    assert rules["net"] < 0.02
+    assert output["net"] < 0.02
+    assert result.value < 0.02
+
+
+def test_a_code_that_is_not_linear_is_read_by_the_network_alone() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(500), 3)
+    asked = np.ones((1500, 2), dtype=bool)
+    asked[::5, 1] = False
+    h = rng.normal(size=(2, 1, 1500, 12))
+    answers = np.abs(h[:, 0, :, :2]) - np.sqrt(2 / np.pi)
+    z = np.zeros((int(asked.sum()), 1))
+    for held, low, high in ((answers, 0.6, 1.0), (rng.permuted(answers, axis=1), -0.5, 0.02)):
+        questions = [Question(np.where(asked, part, 0.0), asked, z, z, groups, groups * 0) for part in held]
+        task = Task("", *questions, *(question.answers for question in questions))
+        tokens = Tokens("decode", ("site",), *h)
+        information = [
+            1 - losses.probe.sum() / losses.base.sum()
+            for losses in (read_nonlinearly(tokens, task, 0).direct(), read(tokens, {"": task}, [], 0)[""].direct())
+        ]
+        assert low < information[0] < high
+        assert information[1] < 0.02
 
 
 def test_a_planted_rejected_plan_is_found_and_the_chosen_one_is_not() -> None:

@@ -23,6 +23,9 @@ LOCAL_NAMES = (
 )
 """The first features; after them, for every rule of HEUR-v1 that applies, 1 where it goes to the candidate."""
 
+COMPLETION_NAMES = ("cost completed by nearest neighbour, above the best candidate's", "rank of that cost")
+"""Those of them that a rule tells by its whole completion; the others are distances and counts."""
+
 
 def nuisance_features(
     instances: Instances, tours: Int64[np.ndarray, "batch n"], steps: slice

@@ -35,6 +35,11 @@ class Tokens:
     probe: Float[np.ndarray, "site sample d"]
     test: Float[np.ndarray, "site sample d"]
 
+    def at(self, site: int) -> "Tokens":
+        """One of the sites alone."""
+        place = slice(site, site + 1)
+        return Tokens(self.view, self.sites[place], self.probe[place], self.test[place])
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
-from mesaprobe.labels.nuisance import nuisance_features
+from mesaprobe.labels.nuisance import COMPLETION_NAMES, LOCAL_NAMES, nuisance_features
 from mesaprobe.labels.objectives import mirrored_weights
 from mesaprobe.labels.remaining import chosen_steps
 from mesaprobe.models.subject import Subject
@@ -17,6 +17,8 @@ from mesaprobe.solvers.constructive import unvisited
 from mesaprobe.solvers.known_rules import known_rules
 
 CHUNK = 1024
+OUTPUT_COLUMNS = 4
+"""At the end of `candidate_nuisance`: the output's log-chance of the candidate, and `output_features`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,21 @@ def candidate_nuisance(states: States) -> Float64[np.ndarray, "batch step n k"]:
     rules = nuisance_features(states.instances, states.tours, states.steps)
     state = np.broadcast_to(output_features(states.log_chances)[:, :, None], (*states.log_chances.shape, 3))
     return np.concatenate([rules, states.log_chances[..., None], state], axis=3)
+
+
+def nested_columns(width: int) -> dict[str, Int64[np.ndarray, " k"]]:
+    """Columns of a `candidate_nuisance` of this width, by growing set: each holds the ones before it.
+
+    Local distances, then what rules complete and choose as well, then the network's output as well.
+
+    >>> {name: len(columns) for name, columns in nested_columns(21).items()}
+    {'local distances': 9, 'and rules': 17, 'and output': 21}
+    """
+    every = np.arange(width)
+    completed = np.isin(every, [LOCAL_NAMES.index(name) for name in COMPLETION_NAMES])
+    output = every >= width - OUTPUT_COLUMNS
+    local = (every < len(LOCAL_NAMES)) & ~completed
+    return {"local distances": every[local], "and rules": every[~output], "and output": every}
 
 
 def rule_costs(states: States) -> Float64[np.ndarray, "batch step rule"]:

@@ -4,7 +4,8 @@ The line's value is the net score (`findings`) of the regret Q*(s, a) - V*(s) of
 decode token or at the city's own token, at the site and view that the probe set chooses. Fixed in advance: to choose
 the best of all targets would favour networks by chance. All other targets stand beside it with their nulls: V*, the
 1-tree bound, the nearest-neighbour incumbent, prune indicators, and what a search would go through (d*, whether the
-nearest city is a dead end, incumbents and backtracks of branch and bound).
+nearest city is a dead end, incumbents and backtracks of branch and bound). How the value's own finding falls as Z
+grows, and what a non-linear probe makes of it, is `sensitivity`: in the details, and no part of the value.
 
 A linear code of a soft minimum over completions can escape linear probes: no value is no proof of none.
 """
@@ -13,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mesaprobe.evidence.probing.findings import Arms, conclude
-from mesaprobe.evidence.probing.questions import SET_NAMES, Task, control_questions, residual_task
+from mesaprobe.evidence.probing.questions import SET_NAMES, Question, Task, control_questions, residual_task
 from mesaprobe.evidence.probing.readings import Reading, Tokens, best_reading, read
 from mesaprobe.evidence.probing.sanity import sanity_summary, sanity_tasks
+from mesaprobe.evidence.probing.sensitivity import conditions, sensitivity
 from mesaprobe.evidence.probing.states import observe
 from mesaprobe.evidence.probing.tables import line_result, site_arrays
 from mesaprobe.evidence.probing.tokens import (
@@ -33,6 +35,8 @@ from mesaprobe.labels.values import decision_steps
 from mesaprobe.models.subject import Subject
 
 ID, NAME = "E5", "values: regret of candidates beyond input, rules and output"
+OF_VIEW = {"decode": REGRET, "city": ROOT_REGRET}
+"""What is asked in each view of the line's value."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,24 @@ def values(subject: Subject, settings: ValueSettings, seed: int) -> LineResult:
             "city": single_tokens([site.hook for site in city], cities, settings.components),
         }
 
-    own = _read_all(views(subject), {**tasks["answer"], **_named(tasks), **sanity}, seed)
-    twins = [
-        _read_all(views(subject.random_twin(seed + 1 + twin)), {**tasks["answer"], **sanity}, seed)
-        for twin in range(settings.random_twins)
-    ]
+    seen = views(subject)
+    own = _read_all(seen, {**tasks["answer"], **_named(tasks), **sanity}, seed)
+    asked = {view: _by_kind(questions, name, seed) for view, name in OF_VIEW.items()}
+    given = {view: {kind: part[name] for kind, part in tasks.items() if name in part} for view, name in OF_VIEW.items()}
+    nested = conditions(seen, asked, given, {view: own[name] for view, name in OF_VIEW.items()}, seed)
+    twins, shown = [], []
+    for twin in range(settings.random_twins):
+        seen_of_twin = views(subject.random_twin(seed + 1 + twin))
+        twins.append(_read_all(seen_of_twin, {**tasks["answer"], **sanity}, seed))
+        shown.append([condition.shown(seen_of_twin) for condition in nested])
     raw_city = single_tokens(["input"], raw_cities(states), settings.components)
-    raw = _read_all({"decode": raw_states(states, decisions), "city": raw_city}, tasks["answer"], seed)
-    arms = _arms(tasks, own, twins, raw)
-    found = conclude(arms, REGRET, seed, permutations=settings.permutations, resamples=settings.resamples)
-    details = {"sanity": sanity_summary(own, twins), "instances": settings.test_instances}
-    by_view = [_view_arms(name, own, twins) for name in (REGRET, ROOT_REGRET)]
+    raw_views = {"decode": raw_states(states, decisions), "city": raw_city}
+    raw = _read_all(raw_views, tasks["answer"], seed)
+    effort = {"permutations": settings.permutations, "resamples": settings.resamples}
+    found = conclude(_arms(tasks, own, twins, raw), REGRET, seed, **effort)
+    beside = sensitivity(nested, seen, raw_views, shown, seed, **effort)
+    details = {"sanity": sanity_summary(own, twins), "instances": settings.test_instances, **beside.summary()}
+    by_view = [_view_arms(name, own, twins) for name in OF_VIEW.values()]
     arrays = site_arrays(by_view, found, found[REGRET], seed, settings.resamples)
     return line_result(found, REGRET, details, arrays, settings.largest_detectable)
 
@@ -104,16 +115,20 @@ def _tasks(questions: Mapping[str, ValueQuestions], seed: int) -> dict[str, dict
     """Residual tasks by kind (answer, control task, objective swap) and name, without those of constant answer."""
     found: dict[str, dict[str, Task]] = {"answer": {}, "control task": {}, "objective swap": {}}
     for name in questions["probe"].asked:
-        asked = {part: question.asked[name] for part, question in questions.items()}
-        kinds = {"answer": asked}
-        if name in questions["probe"].swapped:
-            kinds["control task"] = control_questions(asked, seed)
-            kinds["objective swap"] = {part: question.swapped[name] for part, question in questions.items()}
-        for kind, question in kinds.items():
+        for kind, question in _by_kind(questions, name, seed).items():
             task = residual_task(name, question, seed)
             if task is not None:
                 found[kind][name] = task
     return found
+
+
+def _by_kind(questions: Mapping[str, ValueQuestions], name: str, seed: int) -> dict[str, dict[str, Question]]:
+    """One target and its controls, by kind and then by instance set."""
+    asked = {part: question.asked[name] for part, question in questions.items()}
+    if name not in questions["probe"].swapped:
+        return {"answer": asked}
+    swapped = {part: question.swapped[name] for part, question in questions.items()}
+    return {"answer": asked, "control task": control_questions(asked, seed), "objective swap": swapped}
 
 
 def _named(tasks: Mapping[str, Mapping[str, Task]]) -> dict[str, Task]:
