@@ -104,6 +104,8 @@ class PlanQuestions:
 
     asked: dict[str, Question]
     swapped: Question
+    whole: Question
+    """The rejected one, of all pairs that a completion may join."""
 
 
 def plan_questions(states: PlanStates, *, estimates: bool) -> PlanQuestions:
@@ -120,8 +122,9 @@ def plan_questions(states: PlanStates, *, estimates: bool) -> PlanQuestions:
     taken, rejected = (used_pairs(tours, first, symmetric) for tours in (states.tours, states.rivals))
     z = pair_nuisance(states)
     beside = np.concatenate([z, _places_in_plan(states, taken)], axis=2)
+    whole = _question(rejected, open_pairs, beside, ~taken)
     asked = {
-        REJECTED: _question(rejected, open_pairs & ~taken if estimates else open_pairs, beside, ~taken),
+        REJECTED: _question(rejected, open_pairs & ~taken, beside, ~taken) if estimates else whole,
         CHOSEN: _question(taken, open_pairs, z, open_pairs),
     }
     turned_weights = mirrored_weights(states.instances.weights).weights
@@ -130,7 +133,7 @@ def plan_questions(states: PlanStates, *, estimates: bool) -> PlanQuestions:
     shares = longest[np.arange(len(taken)), states.rivals[:, first]][:, left, right]
     question = asked[REJECTED]
     values = np.where(question.asked, shares, 0.0).astype(np.float64)
-    return PlanQuestions(asked, swapped_question(question, values, turned[question.asked]))
+    return PlanQuestions(asked, swapped_question(question, values, turned[question.asked]), whole)
 
 
 def _places_in_plan(states: PlanStates, taken: Bool[np.ndarray, "batch pair"]) -> Float64[np.ndarray, "batch pair 4"]:

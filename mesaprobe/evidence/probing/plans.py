@@ -4,15 +4,18 @@ The line's value is the net score (`findings`) of edges that only the runner-up'
 read at the decode token (one linear readout a pair of cities), at the hidden units of its MLPs, or from pairs of city
 tokens (bilinear), at the site and view that the probe set chooses. The chosen side stands beside it and is context:
 rules that build tours hold it, too. All is beyond what rules build after either option and what the output says.
+Whether the edges that are read fit together as one path stands in the details (`joint_plans`), for both completions.
 
 Blind spots: a network that compares whole tours inside one softmax keeps no trace of what lost (P1 at high
 sharpness), and a hidden layer with one unit a tour needs more samples than units before a linear probe can read it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mesaprobe.evidence.probing.findings import Arms, conclude
+from mesaprobe.evidence.probing.joint_plans import joint_summary
 from mesaprobe.evidence.probing.plan_targets import (
     CHOSEN,
     REJECTED,
@@ -86,11 +89,13 @@ def plans(subject: Subject, settings: PlanSettings, seed: int) -> LineResult:
             details={"left_open": left_open},
         )
     answers = {name: task for name, task in tasks.items() if name in (REJECTED, CHOSEN)}
-    own = _read_all(_views(subject, states, settings), tasks, seed)
-    twins = [
-        _read_all(_views(subject.random_twin(seed + 1 + twin), states, settings), answers, seed)
-        for twin in range(settings.random_twins)
-    ]
+    seen = _views(subject, states, settings)
+    own = _read_all(seen, tasks, seed)
+    shown, twins = [_at_best(seen, own)], []
+    for twin in range(settings.random_twins):
+        seen = _views(subject.random_twin(seed + 1 + twin), states, settings)
+        twins.append(_read_all(seen, answers, seed))
+        shown.append(_at_best(seen, twins[-1]))
     raw = _read_all(_raw_views(states), answers, seed)
     arms = {name: _arms(name, own, twins, raw) for name in answers}
     found = conclude(arms, REJECTED, seed, permutations=settings.permutations, resamples=settings.resamples)
@@ -98,7 +103,11 @@ def plans(subject: Subject, settings: PlanSettings, seed: int) -> LineResult:
         Arms(part[REJECTED], _swap(part), [twin[view][REJECTED] for twin in twins]) for view, part in own.items()
     ]
     arrays = site_arrays(by_view, found, found[REJECTED], seed, settings.resamples)
-    details = {"left_open": left_open, "instances": settings.test_instances}
+    joint = {
+        "rejected": _joint_rejected(questions, shown, states["test"], seed),
+        "chosen": _joint_chosen(own, twins, states["test"], seed) if CHOSEN in answers else None,
+    }
+    details = {"left_open": left_open, "instances": settings.test_instances, "joint_consistency": joint}
     return line_result(found, REJECTED, details, arrays, settings.largest_detectable)
 
 
@@ -133,12 +142,41 @@ def _tasks(questions: Mapping[str, PlanQuestions], seed: int) -> dict[str, Task]
     return {name: task for name, task in found.items() if task is not None}
 
 
+def _at_best(views: Sequence[Tokens], readings: Mapping[str, Mapping[str, Reading]]) -> Tokens:
+    """The view and the site that tell most of the rejected completion."""
+    best = best_reading([part[REJECTED] for part in readings.values()])
+    return next(tokens for tokens in views if tokens.view == best.view).at(best.site)
+
+
+def _joint_rejected(
+    questions: Mapping[str, PlanQuestions], shown: Sequence[Tokens], states: PlanStates, seed: int
+) -> dict[str, Any] | None:
+    """Of all edges of the rejected completion, shared ones included; the network is the first that is shown."""
+    asked = {part: found.whole if part == "test" else found.asked[REJECTED] for part, found in questions.items()}
+    task = residual_task(REJECTED, asked, seed)
+    if task is None:
+        return None
+    views = [_read_all([tokens], {REJECTED: task}, seed) for tokens in shown]
+    own, *twins = [next(iter(part.values()))[REJECTED] for part in views]
+    return joint_summary(own, twins, states, states.rivals, seed)
+
+
+def _joint_chosen(
+    own: Mapping[str, Mapping[str, Reading]],
+    twins: Sequence[Mapping[str, Mapping[str, Reading]]],
+    states: PlanStates,
+    seed: int,
+) -> dict[str, Any]:
+    first, *others = [best_reading([part[CHOSEN] for part in views.values()]) for views in (own, *twins)]
+    return joint_summary(first, others, states, states.tours, seed)
+
+
 def _left_open(task: Task) -> float:
     """Variance of the residuals on the test set over that of the answers."""
     return float((task.test_residuals**2).mean() / task.test.answers.var())
 
 
-def _read_all(views: list[Tokens], tasks: Mapping[str, Task], seed: int) -> dict[str, dict[str, Reading]]:
+def _read_all(views: Sequence[Tokens], tasks: Mapping[str, Task], seed: int) -> dict[str, dict[str, Reading]]:
     """By view and task."""
     found = {}
     for tokens in views:
