@@ -36,9 +36,9 @@ class Tokens:
     test: Float[np.ndarray, "site sample d"]
 
     def at(self, site: int) -> "Tokens":
-        """One of the sites alone."""
+        """One of the sites alone, copied: the others can be let go."""
         place = slice(site, site + 1)
-        return Tokens(self.view, self.sites[place], self.probe[place], self.test[place])
+        return Tokens(self.view, self.sites[place], self.probe[place].copy(), self.test[place].copy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ class Condition:
     """By kind; those of constant answer are missing."""
 
     def shown(self, views: Mapping[str, Tokens]) -> Tokens:
-        """The one site of a network (its twin has the same)."""
+        """That site of a network, or of its twin."""
         return views[self.view].at(self.site)
 
     @property

@@ -17,7 +17,7 @@ from mesaprobe.evidence.probing.findings import Arms, conclude
 from mesaprobe.evidence.probing.questions import SET_NAMES, Question, Task, control_questions, residual_task
 from mesaprobe.evidence.probing.readings import Reading, Tokens, best_reading, read
 from mesaprobe.evidence.probing.sanity import sanity_summary, sanity_tasks
-from mesaprobe.evidence.probing.sensitivity import conditions, sensitivity
+from mesaprobe.evidence.probing.sensitivity import Condition, conditions, sensitivity
 from mesaprobe.evidence.probing.states import observe
 from mesaprobe.evidence.probing.tables import line_result, site_arrays
 from mesaprobe.evidence.probing.tokens import (
@@ -86,9 +86,7 @@ def values(subject: Subject, settings: ValueSettings, seed: int) -> LineResult:
 
     seen = views(subject)
     own = _read_all(seen, {**tasks["answer"], **_named(tasks), **sanity}, seed)
-    asked = {view: _by_kind(questions, name, seed) for view, name in OF_VIEW.items()}
-    given = {view: {kind: part[name] for kind, part in tasks.items() if name in part} for view, name in OF_VIEW.items()}
-    nested = conditions(seen, asked, given, {view: own[name] for view, name in OF_VIEW.items()}, seed)
+    nested = _conditions(seen, questions, tasks, own, seed)
     twins, shown = [], []
     for twin in range(settings.random_twins):
         seen_of_twin = views(subject.random_twin(seed + 1 + twin))
@@ -104,6 +102,18 @@ def values(subject: Subject, settings: ValueSettings, seed: int) -> LineResult:
     by_view = [_view_arms(name, own, twins) for name in OF_VIEW.values()]
     arrays = site_arrays(by_view, found, found[REGRET], seed, settings.resamples)
     return line_result(found, REGRET, details, arrays, settings.largest_detectable)
+
+
+def _conditions(
+    seen: Mapping[str, Tokens],
+    questions: Mapping[str, ValueQuestions],
+    tasks: Mapping[str, Mapping[str, Task]],
+    own: Mapping[str, Reading],
+    seed: int,
+) -> list[Condition]:
+    asked = {view: _by_kind(questions, name, seed) for view, name in OF_VIEW.items()}
+    given = {view: {kind: part[name] for kind, part in tasks.items() if name in part} for view, name in OF_VIEW.items()}
+    return conditions(seen, asked, given, {view: own[name] for view, name in OF_VIEW.items()}, seed)
 
 
 def _view_arms(name: str, own: Mapping[str, Reading], twins: list[dict[str, Reading]]) -> Arms:
