@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformer_lens.patching
-from small_networks import BATCH, MODES, PROBLEM, Foreign, N, inputs, network, shape
+from small_networks import BATCH, MODES, PROBLEM, Foreign, N, double, inputs, keep, network, shape
 from torch import Tensor
 
 import mesaprobe
@@ -179,6 +179,46 @@ def test_on_the_shipped_network_too(count: int) -> None:
     assert float(difference) < 1e-6 * float(ours.patched.abs().max())
 
 
+@pytest.mark.parametrize("attention", MODES)
+def test_only_what_a_patch_of_the_stream_reaches_is_computed(attention: str) -> None:
+    """Tokens through each MLP: both runs whole; then a copy's tokens that see the patched one; at last the answers."""
+    model, seen, long = subject(attention), {}, 2 * N if attention == "bidirectional" else N + LENGTH
+    watch = [
+        block.mlp.register_forward_pre_hook(lambda _, args, i=i: seen.__setitem__(i, args[0].numel() // (16 * BATCH)))
+        for i, block in enumerate(model.module.blocks)
+    ]
+    last, first = model.decode_position(LENGTH), model.decode_position(1)
+    cells = [
+        Cell("blocks.0.hook_resid_pre", Location("answer", (last,))),
+        Cell("blocks.1.hook_resid_pre", Location("first step", (first,))),
+        Cell("blocks.2.hook_resid_pre", Location("city 2", (2,))),
+        Cell("blocks.1.hook_resid_pre", Location("nowhere", ())),
+    ]
+    found = patched_logits(model, run(1), run(2), cells)
+    for handle in watch:
+        handle.remove()
+    reached = (long, long) if attention == "bidirectional" else (1, LENGTH)
+    assert seen == {0: 2 * long + reached[0], 1: 2 * long + sum(reached), 2: 1 + len(cells)}
+    torch.testing.assert_close(found.patched[3], found.base[3], atol=ROUNDING, rtol=0)
+    for cell, logits in zip(cells, found.patched, strict=True):
+        torch.testing.assert_close(logits, by_hand(model, run(1), run(2), cell), atol=1e-5, rtol=1e-5, msg=str(cell))
+
+
+def test_hooks_of_others_are_not_passed_by() -> None:
+    """With somebody's own edit in a block the sweep takes the way through all hooks, and the edit has its effect."""
+    model, base, source = subject(), run(1), run(2)
+    cells = component_cells(model, "residual", instance_locations(model, LENGTH))[::5]
+    plain = patched_logits(model, base, source, cells)
+    with model.module.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", double)]):
+        found = patched_logits(model, base, source, cells)
+        own = model.next_city_logits(base.features, base.prefixes)
+    torch.testing.assert_close(found.base[0], own, atol=1e-5, rtol=1e-5)
+    assert float((found.base - plain.base).abs().max()) > 1e-2
+    with model.module.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", keep)]):
+        looked_at = patched_logits(model, base, source, cells)
+    torch.testing.assert_close(looked_at.patched, plain.patched, atol=1e-5, rtol=1e-5)
+
+
 def test_a_foreign_network_is_patched_through_its_hooks() -> None:
     model = wrap(Foreign(), PROBLEM)
     base, source, other = run(1), run(2), Run(*inputs(seed=3))
@@ -205,10 +245,11 @@ def test_a_location_can_differ_from_state_to_state() -> None:
         torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_ablations_are_named() -> None:
+@pytest.mark.parametrize("hook", ["blocks.1.hook_attn_out", "blocks.1.hook_resid_pre"])
+def test_ablations_are_named(hook: str) -> None:
     model, base = subject(), run(1)
     reference = Run(torch.cat([run(s).features for s in (2, 3)]), base.prefixes.repeat(2, 1))
-    hook, at = "blocks.1.hook_attn_out", (2,)
+    at = (2,)
     seen = model.activations(reference.features, reference.prefixes, [hook])[hook]
     for name, value in (("mean", seen.mean(0)[2]), ("zero", torch.zeros(16))):
 

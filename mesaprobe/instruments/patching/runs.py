@@ -227,8 +227,13 @@ def module_inputs(subject: ModuleSubject, run: Run) -> tuple[Float[Tensor, "batc
     return subject._inputs(run.features, tours)
 
 
+def own_network(subject: Subject) -> TourGPT | None:
+    """The network of a subject that can be resumed at any layer, or None for other subjects."""
+    if isinstance(subject, ModuleSubject) and type(subject.module) is TourGPT:
+        return subject.module
+    return None
+
+
 def resume_layer(subject: Subject, hook: str) -> int | None:
     """The layer at which a pass that edits `hook` can start, or None if it has to start from the inputs."""
-    if not (isinstance(subject, ModuleSubject) and type(subject.module) is TourGPT and hook.startswith("blocks.")):
-        return None
-    return int(hook.split(".")[1])
+    return int(hook.split(".")[1]) if own_network(subject) is not None and hook.startswith("blocks.") else None

@@ -2,20 +2,22 @@
 
 In our own networks all cells go through the layers in one batch that grows: a cell joins, as a copy of the unpatched
 rows, at the layer in which it is patched, so the layers before it are computed once and the unpatched rows share
-every batch with the patched ones. Other subjects run from their inputs, one batch for each hook point.
+every batch with the patched ones. Of patches of the residual stream only what they can reach is computed (`reach`).
+Other subjects run from their inputs, one batch for each hook point.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mesaprobe.instruments.patching.cells import Cell, cell_masks, patched
 from mesaprobe.instruments.patching.interventions import ABLATIONS, Intervention, Resample, for_rows
-from mesaprobe.instruments.patching.runs import ROWS, Run, module_inputs, resume_layer
+from mesaprobe.instruments.patching.reach import Joining, nobody_looks, reached_logits
+from mesaprobe.instruments.patching.runs import ROWS, Run, module_inputs, own_network, resume_layer
 from mesaprobe.models.gpt import Block, TourGPT
 from mesaprobe.models.subject import Edit, ModuleSubject, Subject
 
@@ -57,36 +59,56 @@ def patched_logits(
     if base.length != source.length:
         raise ValueError(f"base and source prefixes must have one length, got {base.length} and {source.length}")
     replace, count = intervention or Resample(), len(base)
-    seen = subject.activations(source.features, source.prefixes[:, : source.length], list({c.hook: 0 for c in cells}))
+    ways = _ways(subject, cells)
+    together = ablation == "resample" and set(ways.values()) == {"reach"} and len(source) == count
+    seen = {} if together else subject.activations(source.features, source.prefixes[:, : source.length], list(ways))
     written = {hook: ABLATIONS[ablation](activation) for hook, activation in seen.items()}
     if any(len(activation) not in (1, count) for activation in written.values()):
         raise ValueError(f"the source run has {len(source)} states, the base run {count}")
     found = PatchedLogits(*torch.empty(2, len(cells), count, subject.problem.n).unbind())
-    for group in _groups(subject, cells, rows - 1):
+    for way, group in _groups(subject, cells, ways, rows - 1):
         chosen = [cells[i] for i in group]
         step = max(1, rows // (len(group) + 1))
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
             local = {h: a if len(a) == 1 else a[part] for h, a in written.items()}
-            batch = _Batch(subject, base[part], part, count, local, for_rows(replace, start))
-            logits = batch.logits(chosen)
+            beside = source[part] if together else None
+            batch = _Batch(subject, base[part], part, count, local, beside, for_rows(replace, start))
+            logits = batch.logits(chosen, way)
             found.base[group, part] = logits[:1].expand(len(group), -1, -1)
             found.patched[group, part] = logits[1:]
     return found
 
 
-def _groups(subject: Subject, cells: Sequence[Cell], most: int) -> list[list[int]]:
-    """Numbers of the cells that can share a batch, in the order in which the network comes to them."""
+def _ways(subject: Subject, cells: Sequence[Cell]) -> dict[str, str]:
+    """How the cells of each hook are run: "reach", "layers" or, from the inputs and by itself, the hook's own name."""
+    hooks, network = dict.fromkeys(cell.hook for cell in cells), own_network(subject)
+    stream = "reach" if network is not None and nobody_looks(network) else "layers"
+
+    def way(hook: str) -> str:
+        if network is None or hook not in network.hook_dict or resume_layer(subject, hook) is None:
+            return hook
+        return stream if hook.endswith("hook_resid_pre") else "layers"
+
+    return {hook: way(hook) for hook in hooks}
+
+
+def _groups(subject: Subject, cells: Sequence[Cell], ways: Mapping[str, str], most: int) -> list[tuple[str, list[int]]]:
+    """How to run each batch, and the numbers of its cells in the order in which the network comes to them."""
     groups: dict[str, list[int]] = {}
+    for _, at in sorted(_by_layer(subject, cells).items()):
+        for index in at:
+            groups.setdefault(ways[cells[index].hook], []).append(index)
+    return [(way, group[i : i + most]) for way, group in groups.items() for i in range(0, len(group), most)]
+
+
+def _by_layer(subject: Subject, cells: Sequence[Cell]) -> dict[int, list[int]]:
+    """Numbers of the cells of each layer; those that are run from the inputs count as layer 0's."""
+    layers = {hook: resume_layer(subject, hook) or 0 for hook in dict.fromkeys(cell.hook for cell in cells)}
+    found: dict[int, list[int]] = {}
     for index, cell in enumerate(cells):
-        groups.setdefault("" if resume_layer(subject, cell.hook) is not None else cell.hook, []).append(index)
-    ordered = [sorted(group, key=lambda i: _turn(subject, cells[i])) for group in groups.values()]
-    return [group[i : i + most] for group in ordered for i in range(0, len(group), most)]
-
-
-def _turn(subject: Subject, cell: Cell) -> tuple[int, bool]:
-    """When a cell joins the batch: its layer, and there whether it is patched inside or on entering."""
-    return resume_layer(subject, cell.hook) or 0, not cell.hook.endswith("hook_resid_pre")
+        found.setdefault(layers[cell.hook], []).append(index)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,15 +120,15 @@ class _Batch:
     part: slice
     total: int
     written: dict[str, Tensor]
+    source: Run | None
+    """The source run's states, where they run in the same batch and their own activations are written."""
     replace: Intervention
 
-    def logits(self, cells: Sequence[Cell]) -> Float[Tensor, "1+cell batch n"]:
+    def logits(self, cells: Sequence[Cell], way: str) -> Float[Tensor, "1+cell batch n"]:
         """Logits without a patch, then under each; the cells come in the order of their layers."""
+        runs = {"reach": self._reached, "layers": self._growing}
         with torch.no_grad():
-            if resume_layer(self.subject, cells[0].hook) is None:
-                logits = self._from_the_inputs(cells)
-            else:
-                logits = self._growing(cells)
+            logits = runs.get(way, self._from_the_inputs)(cells)
         return logits.float().cpu().unflatten(0, (-1, len(self.run)))
 
     def _from_the_inputs(self, cells: Sequence[Cell]) -> Float[Tensor, "row n"]:
@@ -114,22 +136,34 @@ class _Batch:
         inputs = self.run.features.repeat(copies, 1, 1), self.run.prefixes[:, : self.run.length].repeat(copies, 1)
         return self.subject.edited_logits(*inputs, {cells[0].hook: self._edit(cells, slice(1, copies))})
 
+    def _reached(self, cells: Sequence[Cell]) -> Float[Tensor, "row n"]:
+        network, answer = _own(self.subject), self.subject.decode_position(self.run.length)
+        runs = [self.run] if self.source is None else [self.run, self.source]
+        streams = [network(*_inputs(self.subject, run), stop_at_layer=0) for run in runs]
+        masks, at = self._masks(cells, streams[0]), _by_layer(self.subject, cells)
+
+        def join(layer: int, base: Tensor, *source: Tensor) -> Joining | None:
+            if layer not in at:
+                return None
+            here, mask = [cells[i] for i in at[layer]], masks[at[layer]]
+            written = source[0] if source else self.written[here[0].hook].expand_as(base)
+            return Joining(
+                mask[..., 0].expand(-1, *base.shape[:2]), patched(here, mask, base, self.replace(base, written))
+            )
+
+        return reached_logits(network, torch.stack(streams), join, answer)
+
     def _growing(self, cells: Sequence[Cell]) -> Float[Tensor, "row n"]:
-        assert isinstance(self.subject, ModuleSubject)
-        assert isinstance(self.subject.module, TourGPT)
-        module, count = self.subject.module, len(self.run)
-        turns = [_turn(self.subject, cell) for cell in cells]
+        module, count = _own(self.subject), len(self.run)
+        at_layer = _by_layer(self.subject, cells)
         answer, last = self.subject.decode_position(self.run.length), len(module.blocks) - 1
-        x = module(*module_inputs(self.subject, self.run), stop_at_layer=0)
+        x = module(*_inputs(self.subject, self.run), stop_at_layer=0)
         for layer in range(last + 1):
-            entering = [cell for cell, turn in zip(cells, turns, strict=True) if turn == (layer, False)]
-            inside = [i for i, turn in enumerate(turns) if turn == (layer, True)]
-            base = x[:count]
-            joining = [self._patched(entering, base).flatten(0, 1)] if entering else []
-            x = torch.cat([x, *joining, base.repeat(len(inside), 1, 1)])
+            joining = at_layer.get(layer, [])
+            x = torch.cat([x, x[:count].repeat(len(joining), 1, 1)])
             edits = []
-            for hook in dict.fromkeys(cells[i].hook for i in inside):
-                at = [i for i in inside if cells[i].hook == hook]
+            for hook in dict.fromkeys(cells[i].hook for i in joining):
+                at = [i for i in joining if cells[i].hook == hook]
                 edits.append((hook, self._edit([cells[i] for i in at], 1 + torch.tensor(at))))
             with module.hooks(fwd_hooks=list(edits)) if edits else contextlib.nullcontext():
                 if layer == last and all("attn" in hook for hook, _ in edits):
@@ -142,18 +176,29 @@ class _Batch:
 
         def edit(activation: Tensor, hook: object) -> Tensor:  # noqa: ARG001
             copies = activation.unflatten(0, (-1, len(self.run))).clone()
-            copies[at] = self._patched(cells, copies[0])
+            written = self.written[cells[0].hook].expand_as(copies[0])
+            copies[at] = patched(cells, self._masks(cells, copies[0]), copies[0], self.replace(copies[0], written))
             return copies.flatten(0, 1)
 
         return edit
 
-    def _patched(self, cells: Sequence[Cell], base: Float[Tensor, "batch *d"]) -> Float[Tensor, "cell batch *d"]:
-        """What the hook that the cells share is to hold, for each of them."""
+    def _masks(self, cells: Sequence[Cell], base: Float[Tensor, "batch *d"]) -> Bool[Tensor, "cell #batch *d"]:
+        """Where each of the cells, whose hooks have one shape, replaces what its hook holds."""
         masks = cell_masks(cells, base.shape)
         if masks.shape[1] not in (1, self.total):
             raise ValueError(f"a location is masked for {masks.shape[1]} states, the run has {self.total}")
-        masks = (masks if masks.shape[1] == 1 else masks[:, self.part]).to(base.device)
-        return patched(cells, masks, base, self.replace(base, self.written[cells[0].hook].expand_as(base)))
+        return (masks if masks.shape[1] == 1 else masks[:, self.part]).to(base.device)
+
+
+def _own(subject: Subject) -> TourGPT:
+    network = own_network(subject)
+    assert network is not None
+    return network
+
+
+def _inputs(subject: Subject, run: Run) -> tuple[Tensor, Tensor]:
+    assert isinstance(subject, ModuleSubject)
+    return module_inputs(subject, run)
 
 
 def _answers(module: TourGPT, x: Float[Tensor, "row pos d_model"], answer: int) -> Float[Tensor, "row n"]:
