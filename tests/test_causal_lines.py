@@ -10,19 +10,23 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from mesaprobe.errors import UserError
 from mesaprobe.evidence import LINES
+from mesaprobe.evidence.causal import future_cities
 from mesaprobe.evidence.causal.erasure_necessity import ErasureSettings
 from mesaprobe.evidence.causal.future_cities import CONTRASTS, FutureCitiesSettings, flow
 from mesaprobe.evidence.causal.future_entries import FutureTokens, future_tokens
+from mesaprobe.evidence.causal.future_heads import DRAWN_HEADS, TOP_HEADS, HeadFlow, head_flows
 from mesaprobe.evidence.causal.revisions import RevisionSettings
 from mesaprobe.evidence.result import LineResult
 from mesaprobe.evidence.states.own_decisions import own_decisions, own_prefixes, residual_on
 from mesaprobe.evidence.states.pairs import mined_pairs
+from mesaprobe.labels.pairs import CounterfactualPairs
 from mesaprobe.models import GPTConfig, TourGPT, gpt_subject, wrap
 from mesaprobe.models.subject import Subject
 from mesaprobe.problems import ProblemConfig, make_problem
 from mesaprobe.report.lines.erasure_necessity import erasure_figure
-from mesaprobe.report.lines.future_cities import future_cities_figure
+from mesaprobe.report.lines.future_cities import future_cities_figure, head_numbers
 from mesaprobe.report.lines.revised_answers import revised_answers_figure
 from mesaprobe.solvers.exact.held_karp import action_values
 from mesaprobe.zoo.compiled import best_of_k_enumerator, nearest_neighbour_network
@@ -76,13 +80,13 @@ def searcher() -> Subject:
     return gpt_subject(best_of_k_enumerator(8, 64, k=128), PROBLEM, "best of 128", {})
 
 
-def loud(*, layers: int) -> Subject:
+def loud(*, layers: int, loudness: float = 6.0) -> Subject:
     """Untrained, but every layer changes the answer."""
     model = TourGPT(GPTConfig(d_model=16, n_layers=layers, n_heads=2, d_mlp=32), 8, 8, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(6.0)
+                parameter.mul_(loudness)
     return gpt_subject(model, PROBLEM, "untrained", {})
 
 
@@ -152,6 +156,8 @@ def test_a_rule_that_reads_no_far_weight_gives_exactly_zero(rule: Subject) -> No
     result = LINES["E9"].measure(rule, FUTURE, 0)
     assert (result.value, result.ci, result.p) == (0.0, (0.0, 0.0), 1.0)
     assert result.details["moved_by_T"] == result.details["moved_by_M"] == 0.0
+    kinds = ("guessed", "whole", "path", "placebo")
+    assert {tuple(head[kind]["ci"]) for head in result.details["heads"] for kind in kinds} == {(0.0, 0.0)}
 
 
 def test_a_searcher_hangs_on_the_cities_that_its_plan_needs_later(searcher: Subject) -> None:
@@ -163,6 +169,73 @@ def test_a_searcher_hangs_on_the_cities_that_its_plan_needs_later(searcher: Subj
     assert result.details["layer"] == 0  # the matrix is read by the first layer's heads
     assert same(result, LINES["E9"].measure(searcher, FUTURE, 0))
     assert len(future_cities_figure(dict(result.arrays)).data) == len(CONTRASTS) + 1
+
+
+def test_what_a_first_layer_head_reads_of_an_edit_is_all_that_it_brings() -> None:
+    """The twins differ in the entry's tokens alone, which the first layer sees as they enter; a later one does not."""
+    subject = loud(layers=2, loudness=40.0)
+    pairs = mined_pairs(PROBLEM, "pairs_test", 80, 0)
+    tokens = future_tokens(subject, pairs, 2)
+    heads = head_flows(subject, pairs, tokens, np.random.default_rng(0))
+    assert sorted((head.layer, head.head) for head in heads) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert sorted(abs(head.guessed.value) for head in heads) == [abs(head.guessed.value) for head in heads[::-1]]
+    first, later = ([head for head in heads if head.layer == layer] for layer in (0, 1))
+    for head in first:
+        assert head.path.value == pytest.approx(head.whole.value, abs=2e-5)
+        assert head.path.value != pytest.approx(head.placebo.value, abs=2e-4)
+    assert max(abs(head.path.value - head.whole.value) for head in later) > 2e-4
+    few = head_flows(subject, pairs[np.arange(20)], tokens[np.arange(20)], np.random.default_rng(0))
+    by_hand = [path_of(subject, pairs[np.arange(20)], tokens[np.arange(20)], head.layer, head.head) for head in few]
+    np.testing.assert_allclose([head.path.value for head in few], by_hand, atol=2e-5)
+    assert np.abs(by_hand).max() > 1e-3
+
+
+def path_of(subject: Subject, pairs: CounterfactualPairs, tokens: FutureTokens, layer: int, head: int) -> float:
+    """One head's path, pair by pair with plain hooks: the keys and values that the answer's query finds at the entry's
+    tokens are those that the head would have, were these tokens the relevant twin's on entering its layer."""
+    moved, scale = 0.0, 0.0
+    for i in range(len(pairs)):
+        prefix = torch.from_numpy(pairs.prefixes[i : i + 1, : pairs.lengths[i]])
+        base, twin = (torch.from_numpy(side.features[i : i + 1]) for side in (pairs.base, pairs.relevant))
+        hook, z = f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.attn.hook_z"
+        streams = [subject.activations(features, prefix, [hook])[hook] for features in (base, twin)]
+        at = np.flatnonzero(tokens.entry[i])
+        streams[0][:, at] = streams[1][:, at]
+        block = subject.module.blocks[layer]  # type: ignore[attr-defined]
+        q, k, v = block.attn.qkv(block.ln1(streams[0])).unflatten(-1, (3, 2, 8))[0, :, :, head].unbind(1)
+        brought = ((k @ q[-1]) / 8**0.5).softmax(0) @ v  # the last token sees all
+
+        def edit(x: Tensor, hook: object, brought: Tensor = brought) -> Tensor:  # noqa: ARG001
+            x = x.clone()
+            x[:, -1, head] = brought
+            return x
+
+        rival, chosen = int(tokens.rival[i]), int(tokens.chosen[i])
+        own, patched = subject.next_city_logits(base, prefix)[0], subject.edited_logits(base, prefix, {z: edit})[0]
+        moved += float((patched[rival] - patched[chosen]) - (own[rival] - own[chosen]))
+        scale += abs(float(own[rival] - own[chosen]))
+    return moved / scale
+
+
+def test_heads_stand_beside_the_line_and_change_nothing_of_it(
+    searcher: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> list[HeadFlow]:
+        raise UserError("no heads here")
+
+    result = LINES["E9"].measure(searcher, FUTURE, 0)
+    monkeypatch.setattr(future_cities, "head_flows", none)
+    without = LINES["E9"].measure(searcher, FUTURE, 0)
+    assert len(result.details["heads"]) == TOP_HEADS + DRAWN_HEADS
+    assert (without.details["heads"], without.details["no_heads"]) == ([], "no heads here")
+    for name in ("status", "reason", "value", "ci", "p", "null"):
+        assert getattr(result, name) == getattr(without, name)
+    assert result.table is not None
+    assert result.table["quantity"].str.startswith("head").sum() == 4 * len(result.details["heads"])
+    shown = head_numbers(dict(result.details))
+    assert all(f"layer {head['layer']}, head {head['head']}" in shown for head in result.details["heads"])
+    assert "no heads here" in head_numbers(dict(without.details))
+    assert head_numbers({}) == ""
 
 
 def test_tokens_are_free_cities_of_the_right_roles(searcher: Subject) -> None:

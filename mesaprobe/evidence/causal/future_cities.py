@@ -17,9 +17,11 @@ as the one where tokens matter most, whichever of the two (for each contrast apa
 Beside it, from the relevant twin alone: the next two cities of the plan against as many others, equally far from the
 current city, with the changed entry (which then lies in T because it was chosen so) and without its two tokens. The
 latter is what is left of the question once the edit itself is out of sight: exactly 0 where tokens of cities are only
-read as they enter, as in compiled networks.
+read as they enter, as in compiled networks. Also beside it: the heads through which T
+reaches the answer (`future_heads`).
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +30,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from mesaprobe.errors import UserError
-from mesaprobe.evidence.causal.future_entries import FutureTokens, future_tokens, run_of
+from mesaprobe.evidence.causal.future_entries import FutureTokens, future_tokens, run_of, token_mask
+from mesaprobe.evidence.causal.future_heads import head_flows
 from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.evidence.states.pairs import mined_pairs
 from mesaprobe.instruments.patching import Cell, Location, Run, component_cells, logit_difference, patched_logits
@@ -100,7 +103,8 @@ def future_cities(subject: Subject, settings: FutureCitiesSettings, seed: int) -
         )
     trial = flow(subject, *_eligible(subject, probe, settings), settings)
     chosen = trial.effects.sum(axis=(1, 2, 4)).argmax(axis=1)
-    return _result(flow(subject, kept, tokens, settings), chosen, tokens, len(test), settings, seed)
+    result = _result(flow(subject, kept, tokens, settings), chosen, tokens, len(test), settings, seed)
+    return _with_heads(result, subject, kept, tokens, seed)
 
 
 def _eligible(
@@ -108,7 +112,7 @@ def _eligible(
 ) -> tuple[CounterfactualPairs, FutureTokens]:
     tokens = future_tokens(subject, pairs, settings.ahead)
     rows = np.flatnonzero(tokens.eligible)
-    return pairs[rows], FutureTokens(**{name: column[rows] for name, column in vars(tokens).items()})
+    return pairs[rows], tokens[rows]
 
 
 def flow(subject: Subject, pairs: CounterfactualPairs, tokens: FutureTokens, settings: FutureCitiesSettings) -> Flow:
@@ -149,17 +153,14 @@ def _moved(
 ) -> tuple[Float64[np.ndarray, "mask layer pair"], Float64[np.ndarray, " pair"]]:
     """|LD under the patch - LD without| for each set of cities and layer, and |LD| without."""
     base, source = runs
-    cities = torch.tensor(subject.city_positions)
     found: np.ndarray | None = None
     size = np.zeros(len(pairs))
     for length, rows, _ in base.by_length():
-        width = _sequence(subject, base[rows[:1]])
+        here, there = (Run(run.features[rows], run.prefixes[rows, :length]) for run in (base, source))
         cells: list[Cell] = []
         for index, mask in enumerate(masks):
-            positions = torch.zeros(len(rows), width, dtype=torch.bool)
-            positions[:, cities] = torch.from_numpy(mask[rows.numpy()])
+            positions = token_mask(subject, here, mask[rows.numpy()])
             cells += component_cells(subject, "residual", [Location(f"{index} after {length}", positions)])
-        here, there = (Run(run.features[rows], run.prefixes[rows, :length]) for run in (base, source))
         logits = patched_logits(subject, here, there, cells)
         answers = torch.from_numpy(tokens.chosen)[rows], torch.from_numpy(tokens.rival)[rows]
         before, after = (logit_difference(part.double(), *answers) for part in (logits.base, logits.patched))
@@ -169,12 +170,6 @@ def _moved(
     if found is None:
         raise ValueError("no pairs were given")
     return found, size
-
-
-def _sequence(subject: Subject, run: Run) -> int:
-    """Tokens that the network sees at these states."""
-    (cell, *_) = component_cells(subject, "residual", [Location("", ())])
-    return int(subject.activations(run.features, run.prefixes[:, : run.length], [cell.hook])[cell.hook].shape[1])
 
 
 def _result(
@@ -232,6 +227,28 @@ def _result(
         table=_table(found, settings),
         arrays=_arrays(found, chosen, settings, rng),
     )
+
+
+def _with_heads(
+    result: LineResult, subject: Subject, pairs: CounterfactualPairs, tokens: FutureTokens, seed: int
+) -> LineResult:
+    """The result with the heads that bring the entry to the answer beside it; its value and interval stay."""
+    try:
+        heads = head_flows(subject, pairs, tokens, np.random.default_rng([seed, 9, 2]))
+    except UserError as error:
+        return dataclasses.replace(result, details={**result.details, "heads": [], "no_heads": str(error)})
+    shown = [
+        {"layer": flow.layer, "head": flow.head, "screened": flow.screened}
+        | {kind: {"value": figure.value, "ci": list(figure.ci)} for kind, figure in flow.figures.items()}
+        for flow in heads
+    ]
+    rows = [
+        {"contrast": CONTRASTS[0], "layer": flow.layer, "quantity": f"head {flow.head}, {kind}", "value": figure.value}
+        for flow in heads
+        for kind, figure in flow.figures.items()
+    ]
+    table = pd.concat([result.table, pd.DataFrame(rows)], ignore_index=True)
+    return dataclasses.replace(result, details={**result.details, "heads": shown}, table=table)
 
 
 def _ratio(gain: np.ndarray, unit: np.ndarray, rng: np.random.Generator, settings: FutureCitiesSettings) -> Estimate:

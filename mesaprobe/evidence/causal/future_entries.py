@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
 
 from mesaprobe.evidence.states.decision_states import next_logits
-from mesaprobe.instruments.patching import Run
+from mesaprobe.instruments.patching import Location, Run, component_cells
 from mesaprobe.labels.pairs import CounterfactualPairs
 from mesaprobe.labels.pairs.states import distances_from_current, free_cities
 from mesaprobe.models.subject import Subject
@@ -47,6 +48,9 @@ class FutureTokens:
         rows = np.arange(len(self.chosen))
         options = [ends[rows, city] for ends in (self.entry, self.matched_entry) for city in (self.chosen, self.rival)]
         return self.entry_planned & ~self.matched_planned & ~np.any(options, axis=0)
+
+    def __getitem__(self, rows: Int64[np.ndarray, " row"]) -> "FutureTokens":
+        return FutureTokens(**{name: column[rows] for name, column in vars(self).items()})
 
 
 def future_tokens(subject: Subject, pairs: CounterfactualPairs, ahead: int) -> FutureTokens:
@@ -96,6 +100,15 @@ def completed(
 def run_of(instances: Instances, pairs: CounterfactualPairs) -> Run:
     """The pairs' states on one of their members."""
     return Run(torch.from_numpy(instances.features), torch.from_numpy(pairs.prefixes), torch.from_numpy(pairs.lengths))
+
+
+def token_mask(subject: Subject, run: Run, cities: Bool[np.ndarray, "row n"]) -> Bool[Tensor, "row pos"]:
+    """True at the tokens of these cities in the sequence that the network sees at the run's states, of one length."""
+    (cell, *_) = component_cells(subject, "residual", [Location("", ())])
+    one = subject.activations(run.features[:1], run.prefixes[:1, : run.length], [cell.hook])[cell.hook]
+    mask = torch.zeros(len(cities), one.shape[1], dtype=torch.bool)
+    mask[:, torch.tensor(subject.city_positions)] = torch.from_numpy(cities)
+    return mask
 
 
 def _logits(subject: Subject, instances: Instances, pairs: CounterfactualPairs) -> Float64[np.ndarray, "pair n"]:

@@ -1,12 +1,15 @@
-"""How far the answer hangs on the tokens of cities needed later, layer by layer."""
+"""How far the answer hangs on the tokens of cities needed later, layer by layer, and the heads that read them."""
+
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from mesaprobe.report.lines.summary import line_summary
-from mesaprobe.report.markup import Html
+from mesaprobe.report.lines.summary import figure_with_interval, summary_with
+from mesaprobe.report.markup import Html, join, paragraph, table
 from mesaprobe.report.plots import HIGHLIGHT, NULL_COLOUR, embed, label, method_style, new_figure
 from mesaprobe.report.section import Figures, Section
+from mesaprobe.report.wording import number, sentence
 
 _STYLES = ("solid", "dash", "dot")
 _NAMES = {
@@ -64,6 +67,30 @@ def future_cities_figure(arrays: dict[str, np.ndarray]) -> go.Figure:
     return figure
 
 
+def head_numbers(details: dict[str, Any]) -> Html:
+    """The heads through which the changed entry's tokens reach the answer; nothing for analyses made before these."""
+    if not (heads := details.get("heads")):
+        why = details.get("no_heads")
+        return paragraph(sentence(f"No heads were patched: {why}"), class_="absent") if why else join([])
+    head = ("head", "chosen", "guessed", "patched whole", "by path", "placebo path")
+    rows = [
+        (
+            f"layer {entry['layer']}, head {entry['head']}",
+            "by the screen" if entry["screened"] else "at random",
+            number(entry["guessed"]["value"]),
+            *(figure_with_interval(entry[kind]) for kind in ("whole", "path", "placebo")),
+        )
+        for entry in heads
+    ]
+    words = paragraph(
+        "What single heads bring to the token that answers, beside the line and no part of it: how far the answer "
+        "moves from the network's choice to its rival, in units of their logit difference. Guessed is a screen by "
+        "gradients. Patched whole, the head's output is the relevant twin's. By path, only what the head reads of the "
+        "changed entry's tokens is; the placebo path starts at the matched entry's tokens."
+    )
+    return join([words, table("Heads from the entry's tokens to the answer", head, rows, words=(0, 1), min_width=640)])
+
+
 FUTURE_CITIES = Section(
     "future-cities",
     "Information flow from cities needed later",
@@ -71,7 +98,7 @@ FUTURE_CITIES = Section(
     "than on matched cities that were edited as much. A rule that reads no far weight gives exactly 0.",
     "The changed entry belongs to the plan because it was chosen so; without its own tokens the contrast is usually "
     "near 0, since tokens of cities are read as they enter. That far weights matter does not show how they are used.",
-    line_summary("E9"),
+    summary_with("E9", head_numbers),
     Figures(
         "E9",
         ("layers", "contrasts", "ratio", "ratio_low", "ratio_high", "moved", "selected"),
