@@ -1,4 +1,5 @@
-"""The gap to the optimum against outer compute: what edits, beam width, loops or restarts buy (method.md section 8).
+"""The gap to the optimum against outer compute: what edits, beam width, look-ahead, loops or restarts buy (section
+8 of method.md).
 
 Every method is run on the same instances, from its own first tour or from random tours, and its mean gap is given at
 numbers of evaluated tours, with forward passes beside it. Simulated annealing and 2-opt of the library, from random
@@ -17,6 +18,7 @@ from torch import Tensor
 from mesaprobe.decoding.beam import beam_search
 from mesaprobe.decoding.editing import Acceptance, EditRun, draft, edit
 from mesaprobe.decoding.greedy import greedy_rollout
+from mesaprobe.decoding.look_ahead import look_ahead_rollout, states_looked_at
 from mesaprobe.decoding.resampling import resample_ends
 from mesaprobe.models.gpt import TourGPT
 from mesaprobe.models.subject import MaskedSubject, ModuleSubject, Subject, gpt_subject
@@ -27,6 +29,7 @@ from mesaprobe.solvers.improvement.local_search import TWO_OPT, local_search_tra
 from mesaprobe.statistics.bootstrap import bootstrap_mean
 
 WIDTHS = (1, 2, 4, 8, 16)
+DEPTHS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class OuterPoint:
     kept: str
     """current: the tour that the method holds, no look at costs beyond its own rule. best: the cheapest one met."""
     setting: int
-    """Edits, beam width, loops or moves."""
+    """Edits, beam width, depth of the look-ahead, loops or moves."""
     evaluated_tours: float
     """Tours whose cost was asked for or could have been, the first one counted."""
     forward_passes: float
@@ -47,16 +50,18 @@ class OuterPoint:
     high: float
 
 
-def network_curves(subject: Subject, instances: Instances, edits: int, seed: int) -> list[OuterPoint]:
+def network_curves(
+    subject: Subject, instances: Instances, edits: int, seed: int, *, look_ahead: bool = False
+) -> list[OuterPoint]:
     """All curves that the network's kind allows: edits for bidirectional ones, beam and resampling for the others,
-    loops for those with tied blocks."""
+    loops for those with tied blocks; with `look_ahead` (arm A3), depths of it, of which 1 is one pass alone."""
     features = torch.from_numpy(instances.features)
     if isinstance(subject, MaskedSubject):
         return list(_editing(subject, instances, features, edits, seed))
     found = [*_beams(subject, instances, features), *_resampling(subject, instances, features, edits, seed)]
     if isinstance(subject, ModuleSubject) and isinstance(subject.module, TourGPT) and subject.module.config.tied:
         found += _loops(subject, instances, features)
-    return found
+    return [*found, *(_looking_ahead(subject, instances, features) if look_ahead else ())]
 
 
 def local_search_curves(instances: Instances, evaluated: Sequence[int], seed: int) -> list[OuterPoint]:
@@ -132,6 +137,13 @@ def _beams(subject: Subject, instances: Instances, features: Tensor) -> Iterator
         run = beam_search(subject, features, instances.weights, width)
         yield _point("beam", "current", width, 1, width * (n - 1), run.likeliest / optimum - 1.0)
         yield _point("beam", "best", width, run.costs.shape[1], width * (n - 1), run.best / optimum - 1.0)
+
+
+def _looking_ahead(subject: Subject, instances: Instances, features: Tensor) -> Iterator[OuterPoint]:
+    for depth in DEPTHS:
+        tours = look_ahead_rollout(subject, features, depth).tours
+        passes = states_looked_at(instances.problem.n, depth)
+        yield _point("look_ahead", "current", depth, 1, passes, _gaps(instances, tours))
 
 
 def _loops(subject: ModuleSubject, instances: Instances, features: Tensor) -> Iterator[OuterPoint]:

@@ -41,13 +41,13 @@ def refill(
     return filled
 
 
-def used_cities(tours: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n"]:
-    """Which cities stand somewhere in each tour.
+def used_cities(tours: Int[Tensor, "batch t"], n: int | None = None) -> Bool[Tensor, "batch n"]:
+    """Which of n cities (default: as many as a tour has entries) stand somewhere in each tour.
 
     >>> used_cities(torch.tensor([[0, UNKNOWN, 1]]))
     tensor([[ True,  True, False]])
     """
-    return (tours[:, :, None] == torch.arange(tours.shape[1], device=tours.device)).any(dim=1)
+    return (tours[:, :, None] == torch.arange(n or tours.shape[1], device=tours.device)).any(dim=1)
 
 
 def draw(logits: Float[Tensor, "batch n"], generator: torch.Generator, temperature: float) -> Int[Tensor, " batch"]:

@@ -49,6 +49,14 @@ ARMS.add(
     ),
 )
 ARMS.add(
+    "A3",
+    Arm(
+        "look-ahead from outside: trained as the scorer inside a look-ahead of two cities",
+        "mesaprobe.training.looking_ahead:looked_ahead_next_city",
+        "look_ahead",
+    ),
+)
+ARMS.add(
     "A4",
     Arm(
         "myopic: no gradient from a decision's loss to earlier tour positions",

@@ -20,6 +20,10 @@ _TARGETS = {
 }
 
 
+_EVERY_SETTING = ("look_ahead",)
+"""Methods of which the card shows more than the least and the greatest setting."""
+
+
 def write_card(
     folder: Path, config: TrainConfig, sets: dict[str, Metrics], outer: list[OuterPoint], seconds: float
 ) -> None:
@@ -80,11 +84,11 @@ Limits: valid for this family and this n only. Use: `mesaprobe.load("trained_mod
 
 
 def _outer_rows(points: list[OuterPoint]) -> str:
-    """The least and the greatest setting of every method."""
+    """The least and the greatest setting of every method, of some all."""
     ends: dict[tuple[str, str], list[OuterPoint]] = {}
     for point in points:
         found = ends.setdefault((point.method, point.kept), [point])
-        ends[point.method, point.kept] = [found[0], point]
+        ends[point.method, point.kept] = [*(found if point.method in _EVERY_SETTING else found[:1]), point]
     rows = [point for found in ends.values() for point in dict.fromkeys(found)]
     return "\n".join(
         f"| {p.method.replace('_', ' ')} | {p.kept} | {p.setting} | {p.evaluated_tours:.0f} | {p.forward_passes:.0f} | "

@@ -103,9 +103,9 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     teacher: str = "optimal"
     """optimal, any algorithm by name (nearest_neighbour, greedy_edge, savings, ...), or package.module:function."""
-    arm: Literal["A0", "A1", "A2", "A4", "AL"] = "A0"
+    arm: Literal["A0", "A1", "A2", "A3", "A4", "AL"] = "A0"
     """Training set-up. A0: plain left-to-right. A1: masked and bidirectional, edits. A2: as A1, annealed acceptance.
-    A4: myopic. AL: looped. It settles model.attention and model.tied."""
+    A3: scorer inside a look-ahead from outside. A4: myopic. AL: looped. It settles model.attention and model.tied."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     editing: EditingConfig = field(default_factory=EditingConfig)
     steps: int = 10_000

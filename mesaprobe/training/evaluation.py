@@ -11,6 +11,7 @@ from mesaprobe.models.subject import Subject
 from mesaprobe.problems import Instances
 from mesaprobe.solvers.exact.held_karp import held_karp
 from mesaprobe.statistics.bootstrap import bootstrap_mean
+from mesaprobe.training.arms import ARMS
 from mesaprobe.training.config import TrainConfig
 from mesaprobe.training.curriculum import STAGES, competence, select
 from mesaprobe.training.stream import evaluation_instances
@@ -71,11 +72,11 @@ def evaluate(subject: Subject, config: TrainConfig, kind: str, count: int) -> Me
 
 
 def outer_compute(subject: Subject, config: TrainConfig) -> list[OuterPoint]:
-    """The gap against outer compute on held-out instances: the network's edits, beam or loops, and local search at the
-    same numbers of evaluated tours."""
+    """The gap against outer compute on held-out instances: the network's edits, beam, look-ahead or loops, and local
+    search at the same numbers of evaluated tours."""
     instances = evaluation_instances(config, "natural", max(config.evaluation_instances // 2, 1)).instances
     edits = config.editing.edits_per_city * config.problem.n
-    own = network_curves(subject, instances, edits, config.seed)
+    own = network_curves(subject, instances, edits, config.seed, look_ahead=ARMS[config.arm].decoder == "look_ahead")
     counts = sorted({1 + edits * part // 4 for part in (1, 2, 4)})
     return own + local_search_curves(instances, counts, config.seed)
 

@@ -4,6 +4,7 @@ import os
 
 from mesaprobe.errors import UserError
 from mesaprobe.problems import make_problem
+from mesaprobe.training.arms import ARMS
 from mesaprobe.training.config import TrainConfig
 
 
@@ -11,7 +12,11 @@ def training_bytes(config: TrainConfig) -> int:
     """Rough upper bound on the bytes of one step: batch, weights with optimiser state, activations."""
     n, batch = config.problem.n, config.batch_size
     data = batch * n * n * (4 + 4 + 8 + 4 + 8)  # weights, features, action values, targets, scratch
-    weights, activations = config.model.floats(n, make_problem(config.problem).feature_width)
+    features = make_problem(config.problem).feature_width
+    weights, activations = config.model.floats(n, features)
+    if ARMS[config.arm].decoder == "look_ahead":
+        tokens = n + (n - 1) + (n - 1) * (n - 2) // 2  # a token for every state looked at, in place of 2 n in all
+        activations = config.model.floats(-(-tokens // 2), features)[1]
     return data + 16 * weights + 4 * batch * activations
 
 
