@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,20 @@ def test_the_system_of_an_editing_arm_is_more_than_its_single_pass() -> None:
     resampled = system_accuracy(subject, "A1", states, settings).mean()
     assert annealed > 0.7
     assert max(single, resampled) < 0.45
+
+
+def test_the_system_of_arm_a3_looks_ahead() -> None:
+    """Scores that know one arc: alone they name the nearest city, which is wrong in every discordant state."""
+    problem = make_problem(ProblemConfig(n=8))
+    states = discordant_states(problem, 3000)
+
+    def minus_arcs(features: torch.Tensor, prefixes: torch.Tensor) -> torch.Tensor:
+        return -500.0 * features[torch.arange(len(features)), prefixes[:, -1]]
+
+    subject: Subject = SimpleNamespace(next_city_logits=minus_arcs)  # type: ignore[assignment]
+    assert single_pass_accuracy(subject, states).mean() == 0
+    assert system_accuracy(subject, "A0", states, EditingConfig()).mean() == 0
+    assert system_accuracy(subject, "A3", states, EditingConfig()).mean() > 0.05
 
 
 def test_the_command_asks_for_the_pilot(capsys: pytest.CaptureFixture[str]) -> None:

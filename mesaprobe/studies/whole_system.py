@@ -1,12 +1,15 @@
 """Discordant accuracy of a whole system: the network with its arm's outer loop (method.md section 8, matching)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
 from mesaprobe.decoding.editing import Acceptance, edit
+from mesaprobe.decoding.greedy import Scores
+from mesaprobe.decoding.look_ahead import look_ahead_scores
 from mesaprobe.decoding.refilling import refill
 from mesaprobe.labels.choices import heuristic_choices
 from mesaprobe.labels.values import decision_steps, optimal_actions
@@ -14,6 +17,7 @@ from mesaprobe.models.subject import MaskedSubject, Subject
 from mesaprobe.problems import Instances, Problem
 from mesaprobe.solvers.constructive import unvisited
 from mesaprobe.solvers.exact.held_karp import optimal_rollouts
+from mesaprobe.training.arms import ARMS
 from mesaprobe.training.config import EditingConfig
 
 _DISCORDANT = 2101
@@ -59,30 +63,32 @@ def system_accuracy(
 ) -> Bool[np.ndarray, " state"]:
     """Where the system names an optimal city.
 
-    A left-to-right network names its most likely unvisited city. An editing arm completes the prefix from nothing
-    and edits the free part, `edits_per_city` * n times, A1 keeping every result, A2 by annealed acceptance; it names
-    what then stands at the next position.
+    A left-to-right network names its most likely unvisited city, or in arm A3 the one that its look-ahead scores
+    highest. An editing arm completes the prefix from nothing and edits the free part, `edits_per_city` * n times, A1
+    keeping every result, A2 by annealed acceptance; it names what then stands at the next position.
     """
     if isinstance(subject, MaskedSubject):
         named = _edited(subject, arm, states, settings, seed)
+    elif ARMS[arm].decoder == "look_ahead":
+        named = _named_by(partial(look_ahead_scores, subject), states)
     else:
-        named = _single_pass(subject, states)
+        named = _named_by(subject.next_city_logits, states)
     return states.optimal[np.arange(len(named)), named]
 
 
 def single_pass_accuracy(subject: Subject, states: DiscordantStates) -> Bool[np.ndarray, " state"]:
     """Where one forward pass names an optimal city: the same system without its outer loop."""
-    return states.optimal[np.arange(len(states.steps)), _single_pass(subject, states)]
+    return states.optimal[np.arange(len(states.steps)), _named_by(subject.next_city_logits, states)]
 
 
-def _single_pass(subject: Subject, states: DiscordantStates) -> Int64[np.ndarray, " state"]:
+def _named_by(scores: Scores, states: DiscordantStates) -> Int64[np.ndarray, " state"]:
     named = np.zeros(len(states.steps), dtype=np.int64)
     free = unvisited(states.tours)
     for step in np.unique(states.steps):
         rows = np.flatnonzero(states.steps == step)
         features = torch.from_numpy(states.instances.features[rows])
-        logits = subject.next_city_logits(features, torch.from_numpy(states.tours[rows, : step + 1])).cpu().numpy()
-        named[rows] = np.where(free[rows, step], logits, -np.inf).argmax(axis=1)
+        found = scores(features, torch.from_numpy(states.tours[rows, : step + 1])).cpu().numpy()
+        named[rows] = np.where(free[rows, step], found, -np.inf).argmax(axis=1)
     return named
 
 
