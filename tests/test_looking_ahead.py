@@ -207,7 +207,7 @@ def test_the_trained_network_analyses_by_single_passes(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BUDGETS._members, "quick", Budget("quick", 120))
-    main(["analyze", str(trained), "--lines", "E9", "--out", str(tmp_path / "found")])
+    main(["analyze", str(trained), "--lines", "E4", "--out", str(tmp_path / "found")])
     report = load_report(tmp_path / "found")
     assert report["subject"]["arm"] == "A3"
     assert report["lines"][0]["status"] in ("ok", "underpowered")
