@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -233,3 +234,22 @@ def test_help_starts_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--problem.family" in done.stdout
+
+
+def test_tensorboard_events_hold_the_history_once_also_after_a_resumed_run(tmp_path: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    folder = tmp_path / "run"
+    for _ in range(2):  # the second finds the run finished and writes its events again
+        main(["train", *TINY, "--out", str(folder), "--resume", "--tensorboard"])
+        (events,) = (folder / "events").iterdir()
+        data, at, found = events.read_bytes(), 0, []
+        while at < len(data):
+            (length,) = struct.unpack_from("<Q", data, at)  # then a checksum, the event, a checksum
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            at += 16 + length
+        rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        expected = [(row["step"], tag, value) for row in rows for tag, value in row.items() if tag != "step"]
+        assert sorted(found) == sorted((step, tag, pytest.approx(value, rel=1e-6)) for step, tag, value in expected)
+        assert len(found) == len(rows) * (len(rows[0]) - 1) > 0

@@ -1,6 +1,7 @@
 """`mesaprobe train`."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,8 @@ class TrainArguments:
     """Folder of the run; default trained_models/PRESET."""
     resume: bool = False
     """Go on from the last checkpoint in the folder; a finished run is left as it is."""
+    tensorboard: bool = False
+    """Also write history.jsonl as TensorBoard event files, to the run's folder `events`, as it grows."""
 
 
 def train(words: list[str]) -> None:
@@ -36,13 +39,40 @@ def train(words: list[str]) -> None:
     out = given.out or Path("trained_models") / str(given.preset)
     from mesaprobe.training.loop import train
 
-    with _progress() as show:
-        sets = train(given.run, out, resume=given.resume, show=show)
+    with _progress() as show, _events(out if given.tensorboard else None) as written:
+
+        def follow(progress: Any) -> None:
+            show(progress)
+            if progress.evaluation is not None:
+                written()
+
+        sets = train(given.run, out, resume=given.resume, show=follow)
     natural = sets["natural"]
     print(
         f"{out}: mean gap {natural.gap_mean:.2%}, {natural.optimal_fraction:.1%} of the tours optimal, "
         f"{natural.legal_fraction:.2%} legal without the mask ({natural.instances} held-out instances)"
     )
+
+
+@contextlib.contextmanager
+def _events(run: Path | None) -> Iterator[Callable[[], None]]:
+    """What is to be called after every evaluation; nothing without a folder. The rest is written at the end."""
+    if run is None:
+        yield lambda: None
+        return
+    from mesaprobe.training.events import EventLog
+
+    log: EventLog | None = None
+
+    def update() -> None:
+        nonlocal log
+        log = log or EventLog(run)
+        log.update()
+
+    yield update
+    update()
+    assert log is not None
+    log.close()
 
 
 def _base_config(words: list[str]) -> TrainConfig:
