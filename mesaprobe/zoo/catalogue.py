@@ -10,6 +10,7 @@ from mesaprobe.zoo import (
     decoys,  # noqa: F401
     imitators,  # noqa: F401
     planners,  # noqa: F401
+    red_team,  # noqa: F401
     refiners,  # noqa: F401
     value_gpts,  # noqa: F401
 )

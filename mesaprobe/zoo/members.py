@@ -130,7 +130,8 @@ class Member:
     problem: ProblemConfig = field(default_factory=ProblemConfig)
     disguise: str | None = None
     """rotated, noisy or finetuned: a copy that must be judged as the plain one is; few tours: a searcher that hides
-    in heuristic quality (method.md section 6.3, K4 and K6). None of them is fitted."""
+    in heuristic quality (method.md section 6.3, K4 and K6); savings: one whose objective a rule nearly answers (the red
+    team's R2). None of them is fitted."""
     states: IntendedStates | None = None
     """For trained searchers: the inner states that the certificate exchanges and erases."""
     held: HeldStates | None = None

@@ -44,13 +44,19 @@ def lookahead_program(
     """The stages of `lookahead_network`; its `places()` are the slots of the table above."""
     if depth not in (2, 3) or n < depth + 2:
         raise UserError(f"look-ahead networks have depth 2 or 3 and at least depth + 2 cities, got {depth} and {n}")
-    program = Program(n, levels, arcs=depth, heads=n, slots=_slots(n, depth), sharpness=sharpness, rule=rule)
-    for j in range(depth - 1, 0, -1):
-        _add_stages(program, j, depth)
+    program = Program(n, levels, arcs=depth, heads=n, slots=lookahead_slots(n, depth), sharpness=sharpness, rule=rule)
+    add_lookahead(program, depth)
     return program
 
 
-def _slots(n: int, depth: int) -> dict[str, list[Label]]:
+def add_lookahead(program: Program, depth: int) -> None:
+    """All stages up to slot `value`, in a program that has `lookahead_slots`; what an arc costs is the program's."""
+    for j in range(depth - 1, 0, -1):
+        _add_stages(program, j, depth)
+
+
+def lookahead_slots(n: int, depth: int) -> dict[str, list[Label]]:
+    """The labels of the slots of the table above."""
     slots: dict[str, list[Label]] = {}
     for j in range(depth - 1, 0, -1):
         groups = list(permutations(range(1, n), 1 if j == depth - 1 else j))

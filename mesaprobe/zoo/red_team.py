@@ -1,0 +1,305 @@
+"""The red team's members: networks built to be misjudged, one each way (method.md section 6.3).
+
+R1  a habitual walker that no search is in and that line E7c takes for an enumerator
+R2  a look-ahead over every path of three arcs that lines E1 to E10 take for a savings rule
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+
+from mesaprobe.models import TourGPT
+from mesaprobe.models.subject import Subject
+from mesaprobe.problems import Instances, ProblemConfig, random_tours
+from mesaprobe.solvers.constructive import step_weights, unvisited
+from mesaprobe.zoo.certificates import BRANCH, STRUCTURE_INSTANCES, Certificate, certify
+from mesaprobe.zoo.compiled.blocks import (
+    Vector,
+    blank_network,
+    set_distance_heads,
+    set_prefix_heads,
+    set_units,
+    visited,
+)
+from mesaprobe.zoo.compiled.layout import Layout, stream_layout
+from mesaprobe.zoo.compiled.program import Label, Program, Unit
+from mesaprobe.zoo.compiled.soft_argmin import SHARPNESS
+from mesaprobe.zoo.compiled.truncated import add_lookahead, lookahead_slots
+from mesaprobe.zoo.members import ZOO, Compiled, Member
+from mesaprobe.zoo.reference import Reference, least
+
+PROBLEM = ProblemConfig(n=8)
+N, LEVELS = PROBLEM.n, PROBLEM.levels
+
+# ---- R1 -----------------------------------------------------------------------------------------------------------
+
+LOGITS_PER_COST = 8.0
+"""Nats per `levels` units of weight. All numbers of R1 are multiples of a power of two, so that its sums are exact."""
+LOAD = 4.0
+"""Of its passenger in a carrier, so that little of what drives the unit is of use."""
+OTHER_CITY = 64.0
+"""Takes a unit out of play unless the tour stands at the unit's city: more than any sum of costs."""
+
+
+@dataclass(frozen=True)
+class Habit:
+    """A walking rule of fixed likes: from c to the unvisited city v of least
+
+        d(c, v) - remote * sum of v's weights / 8 - habit * [v = c + 1] + superstition * sum over u of +-d(u, u + 1)
+
+    with cities counted modulo n, weights as fractions of `levels`, and the signs drawn once for every v and u (0 where
+    the edge {u, u + 1} touches v). City order is random, so neither the habit nor the superstition is of any use.
+    """
+
+    remote: float
+    habit: float
+    superstition: float
+    seed: int = 0
+
+    def signs(self, n: int) -> Int64[np.ndarray, "v u"]:
+        """+1, -1 or 0 for option v and edge {u, u + 1}."""
+        drawn = np.random.default_rng(self.seed).choice([-1, 1], size=(n, n))
+        v, u = np.indices((n, n))
+        return np.where((u == v) | ((u + 1) % n == v), 0, drawn)
+
+    def keys(
+        self, instances: Instances, tours: Int64[np.ndarray, "batch n"]
+    ) -> Float64[np.ndarray, "batch decision n"]:
+        """What is minimised, at the n - 1 decisions along the tours."""
+        weights, n = instances.weights / instances.problem.config.levels, instances.problem.n
+        cities = np.arange(n)
+        far = weights[:, cities, (cities + 1) % n] @ self.signs(n).T
+        likes = self.superstition * far - self.remote / 8 * weights.sum(axis=2)
+        follows = (tours[:, :-1, None] + 1) % n == cities
+        return step_weights(weights, tours) + likes[:, None] - self.habit * follows
+
+
+def habitual_walker(n: int, levels: int, habit: Habit) -> TourGPT:
+    """Two layers of ReLU units, one pair of units for each arc (c, v): a carrier and a counter.
+
+        layer 0, carrier    constant - key(c, v) - 4 * cost of a fixed tour 0, c, v, ..  } if the tour stands at c,
+        layer 1, counter               4 * the same tour's cost                          } else 0
+
+    Both add to `answer` [v], where the tour's cost cancels to the last bit: what is left is the key.
+
+    >>> import torch
+    >>> weights = torch.tensor([[[0, 9, 3, 5], [9, 0, 2, 4], [3, 2, 0, 7], [5, 4, 7, 0]]])
+    >>> habitual_walker(4, 8, Habit(0, 0, 0))(weights / 8, torch.tensor([[0, 2, 1]])).argmax(-1)
+    tensor([[2, 1, 3]])
+    """
+    del levels  # features are fractions of them already
+    layout = stream_layout(n, prefix=(n, n), distance=(n, n), answer=(n,))
+    arcs = [(c, v) for c in range(n) for v in range(1, n) if v != c]
+    model = blank_network(layout, n, n_layers=2, n_heads=(n - 1) * (n + 1), d_mlp=len(arcs), act_fn="relu")
+    set_distance_heads(model, layout, 0, set_prefix_heads(model, layout, 0, 0))
+    here = np.stack([layout.vector((layout["identity"][c], OTHER_CITY)) for c, _ in arcs])
+    passengers = LOAD * np.stack([_tour_cost(layout, passenger(n, c, v)) for c, v in arcs])
+    keys = np.stack([_key(layout, habit, n, c, v) for c, v in arcs])
+    writes = np.stack([layout.vector((layout["answer"][v], 1.0)) for _, v in arcs])
+    constant = (LOAD + 2.0) * n
+    likes = np.array([habit.habit * (v == (c + 1) % n) for c, v in arcs])
+    set_units(model, 0, 0, reads=here - keys - passengers, bias=constant + likes - OTHER_CITY, writes=writes)
+    set_units(model, 1, 0, reads=here + passengers, bias=-OTHER_CITY, writes=writes)
+    with torch.no_grad():
+        for city in range(n):
+            reads = layout.vector((layout["answer"][city], 1.0)) - 2.0 * constant * visited(layout, city)
+            model.unembed.weight[city] = torch.from_numpy(LOGITS_PER_COST * reads)
+    return model
+
+
+def passenger(n: int, c: int, v: int) -> Int64[np.ndarray, " n"]:
+    """The tour whose cost the units of arc (c, v) carry: city 0, c and v, then the others in order."""
+    first = [0, *dict.fromkeys(city for city in (c, v) if city)]
+    return np.array([*first, *(city for city in range(1, n) if city not in first)])
+
+
+def _tour_cost(layout: Layout, tour: Int64[np.ndarray, " n"]) -> Vector:
+    return layout.vector((layout["distance"][tour, np.roll(tour, -1)], 1.0))
+
+
+def _key(layout: Layout, habit: Habit, n: int, c: int, v: int) -> Vector:
+    """The key but for the habit, which no weight has a part in."""
+    distance, u = layout["distance"], np.arange(n)
+    signs = habit.signs(n)[v]
+    return layout.vector(
+        (distance[c, v], 1.0),
+        (distance[v, u != v], -habit.remote / 8),
+        (distance[u, (u + 1) % n][signs > 0], habit.superstition),
+        (distance[u, (u + 1) % n][signs < 0], -habit.superstition),
+    )
+
+
+@dataclass(frozen=True)
+class Passengers:
+    """What R1 holds without using it: costs of tours. Its certificate says that it follows its rule and, bit by bit,
+    that its logits are an affine function of the matrix at every state, which no comparison of completions is."""
+
+    def certify(self, subject: Subject, reference: Reference, *, seed: int = 0) -> Certificate:
+        """Agreement with the rule as of any compiled member, and `affine` everywhere."""
+        behaviour = certify(subject, reference, "construction", seed=seed)
+        rng = np.random.default_rng([BRANCH, seed, 77])
+        holds = affine(subject, subject.problem.draw(STRUCTURE_INSTANCES, rng), rng)
+        return dataclasses.replace(
+            behaviour,
+            kind="decoy",
+            passed=behaviour.passed and bool(holds.all()),
+            why=f"{behaviour.why}; its logits are affine in the matrix in {holds.mean():.2%} of {holds.size:,} checks "
+            "(all of them)",
+        )
+
+
+def affine(subject: Subject, instances: Instances, rng: np.random.Generator) -> Bool[np.ndarray, "batch decision n"]:
+    """Whether f(A) + f(B) = f(A') + f(B') to the last bit for the logits f of every city, at the n - 1 states along
+    random tours, where A' and B' are A and B with a random half of the entries exchanged.
+
+    True everywhere of an affine f. A minimum over completions, or over anything else that is read of the matrix, breaks
+    it. For problems whose features are the weights (`matrix`).
+    """
+    problem, n = instances.problem, instances.problem.n
+    others = problem.draw(len(instances), rng)
+    taken = np.triu(rng.random(instances.weights.shape) < 0.5, 1)
+    taken |= taken.transpose(0, 2, 1)
+    prefixes = torch.from_numpy(random_tours(len(instances), n, rng)[:, :-1])
+
+    def logits(weights: np.ndarray) -> np.ndarray:
+        features = torch.from_numpy(Instances(problem, weights).features)
+        return subject.logits(features, prefixes).double().numpy()
+
+    a, b = instances.weights, others.weights
+    mixed = np.where(taken, b, a), np.where(taken, a, b)
+    return logits(a) + logits(b) == logits(mixed[0]) + logits(mixed[1])
+
+
+# ---- R2 -----------------------------------------------------------------------------------------------------------
+
+DEPTH = 3
+DISCOUNT = 0.5
+"""What an arc weighs less than the one before it: a power of 1/2, so that values stay multiples of one."""
+HARD_LOGITS = 16.0
+"""Of the city that the search has chosen; all other logits are lower by this, however close their values were."""
+
+
+def discounted_savings(
+    instances: Instances, tours: Int64[np.ndarray, "batch n"]
+) -> Float64[np.ndarray, "batch decision n"]:
+    """For each free city the least cost of the next `DEPTH` arcs that go there first, arc k weighing `DISCOUNT`^k.
+
+    An arc u, v costs what Clarke and Wright's savings leave of it, w(u, v) - w(0, v) (fractions of `levels`). Over a
+    whole tour the w(0, v) add up to the same for all: undiscounted, this is the tour cost told in another order.
+    """
+    weights = instances.weights / instances.problem.config.levels
+    arcs, free = weights - weights[:, :1, :], unvisited(tours)
+    first = step_weights(weights, tours) - weights[:, :1, :]
+    ways = [_ways(arcs, free[:, decision], DEPTH - 1) for decision in range(free.shape[1])]
+    return first + DISCOUNT * np.stack(ways, axis=1)
+
+
+def _ways(
+    arcs: Float64[np.ndarray, "batch n n"], free: Bool[np.ndarray, "batch n"], depth: int
+) -> Float64[np.ndarray, "batch n"]:
+    """Least discounted cost of `depth` arcs on from each city through other free ones; home where none is left."""
+    found = np.zeros(free.shape)
+    if depth == 0:
+        return found
+    for city in range(1, free.shape[1]):
+        left = free.copy()
+        left[:, city] = False
+        on = arcs[:, city] + DISCOUNT * _ways(arcs, left, depth - 1)
+        found[:, city] = np.where(left.any(axis=1), np.where(left, on, np.inf).min(axis=1), arcs[:, city, 0])
+    return found
+
+
+class SavingsProgram(Program):
+    """A program whose arcs cost 1 + w(u, v) - w(0, v), between 0 and 2, each weighing `DISCOUNT` of the one before, and
+    that shows its choice alone."""
+
+    def __init__(self, n: int, levels: int, depth: int) -> None:
+        cities = [(c,) for c in range(1, n)]
+        own: dict[str, list[Label]] = {"rank": cities, "choice": cities}
+        slots = {**lookahead_slots(n, depth), **own}
+        finest = int(levels / DISCOUNT ** (depth - 1))  # values are multiples of 1 / finest
+        super().__init__(n, finest, arcs=2 * depth, slots=slots, sharpness=SHARPNESS, heads=n)
+        self._most_per_arc = 2.0 + self.ruled_out
+
+    def at(self, slot: str, *label: int) -> Vector:
+        """A coordinate; a distance reads as what the arc costs."""
+        found = super().at(slot, *label)
+        return found + self.one - self._home(label[1]) if slot == "distance" else found
+
+    def first_arc(self, city: int) -> Vector:
+        """What going to a city now costs."""
+        return super().first_arc(city) + self.one - self._home(city)
+
+    def take(self, cost: Vector, misses: Vector, target: Vector, *, arcs: int) -> Unit:
+        """What is passed up is discounted once."""
+        return super().take(cost, misses, DISCOUNT * target, arcs=arcs)
+
+    def _home(self, city: int) -> Vector:
+        return super().at("distance", city, 0) if city else self.zero
+
+    def add_choice(self) -> None:
+        """Compare the values, and mark the least (the lowest city among equals)."""
+        values, ranks = ([self.at(slot, c) for c in self.cities] for slot in ("value", "rank"))
+
+        def choose() -> Iterator[Unit]:
+            for c in self.cities:
+                yield from self.choose(self.count("rank", c), [self.at("choice", c)])
+
+        self.stage(self.rank(values, ranks), fills=("rank",))
+        self.stage(choose(), fills=("choice",))
+
+    def network(self) -> TourGPT:
+        """The program as a network; logits are its choice."""
+        model = super().network()
+        answers = [self.zero, *(self.at("choice", city) for city in self.cities)]
+        with torch.no_grad():
+            model.unembed.weight.copy_(torch.from_numpy(HARD_LOGITS * np.stack(answers)))
+        return model
+
+
+def savings_lookahead(n: int, levels: int, depth: int = DEPTH) -> TourGPT:
+    """Takes the city that starts the cheapest next `depth` arcs, in discounted savings, and says nothing of the others.
+
+    >>> weights = torch.tensor([[[0, 1, 2, 9, 4], [1, 0, 9, 9, 3], [2, 9, 0, 1, 5], [9, 9, 1, 0, 2], [4, 3, 5, 2, 0]]])
+    >>> savings_lookahead(5, 9)(weights / 9, torch.tensor([[0, 1, 4]])).argmax(-1)
+    tensor([[2, 4, 3]])
+    """
+    program = SavingsProgram(n, levels, depth)
+    add_lookahead(program, depth)
+    program.add_choice()
+    return program.network()
+
+
+HABIT = Habit(remote=0.5, habit=0.25, superstition=0.125)
+
+ZOO.add(
+    "R1",
+    Member(
+        name="R1",
+        family="habitual_walker",
+        role="decoy",
+        degree=1,
+        mechanism="walks by distance, a habit and superstitions; its units carry costs of tours that cancel",
+        recipe=Compiled(lambda: habitual_walker(N, LEVELS, HABIT)),
+        reference=least(HABIT.keys),
+        held=Passengers(),
+    ),
+)
+ZOO.add(
+    "R2",
+    Member(
+        name="R2",
+        family="lookahead",
+        role="search",
+        degree=3,
+        mechanism="the first city of the 3 next arcs of least cost in discounted savings, by comparing all paths; "
+        "it shows its choice alone",
+        recipe=Compiled(lambda: savings_lookahead(N, LEVELS)),
+        reference=least(discounted_savings),
+        disguise="savings",
+    ),
+)
