@@ -12,6 +12,7 @@ from mesaprobe.solvers.exact.held_karp import action_values
 from mesaprobe.solvers.fixed_horizon import horizon_values
 from mesaprobe.zoo import red_team
 from mesaprobe.zoo.compiled import exhaustive_enumerator
+from mesaprobe.zoo.compiled.blocks import block
 from mesaprobe.zoo.members import ZOO
 from mesaprobe.zoo.red_team import HABIT, affine, discounted_savings, habitual_walker, savings_lookahead
 from mesaprobe.zoo.reference import least
@@ -45,7 +46,7 @@ def test_the_costs_that_the_walkers_units_carry_cancel_to_the_last_bit(monkeypat
     loaded = habitual_walker(N, LEVELS, HABIT)
     monkeypatch.setattr(red_team, "passenger", lambda n, c, v: np.random.default_rng([c, v]).permutation(n))
     other = habitual_walker(N, LEVELS, HABIT)
-    layers = [[block.mlp.into.weight for block in model.blocks] for model in (loaded, other)]
+    layers = [[block(model, layer).mlp.into.weight for layer in (0, 1)] for model in (loaded, other)]
     assert not any(torch.equal(*pair) for pair in zip(*layers, strict=True))
     assert np.array_equal(named(loaded, instances, tours), named(other, instances, tours))
 

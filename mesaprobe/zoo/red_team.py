@@ -218,9 +218,8 @@ class SavingsProgram(Program):
     that shows its choice alone."""
 
     def __init__(self, n: int, levels: int, depth: int) -> None:
-        cities = [(c,) for c in range(1, n)]
-        own: dict[str, list[Label]] = {"rank": cities, "choice": cities}
-        slots = {**lookahead_slots(n, depth), **own}
+        cities: list[Label] = [(c,) for c in range(1, n)]
+        slots = {**lookahead_slots(n, depth), "rank": cities, "choice": cities}
         finest = int(levels / DISCOUNT ** (depth - 1))  # values are multiples of 1 / finest
         super().__init__(n, finest, arcs=2 * depth, slots=slots, sharpness=SHARPNESS, heads=n)
         self._most_per_arc = 2.0 + self.ruled_out
