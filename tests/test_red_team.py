@@ -41,6 +41,15 @@ def test_the_walker_follows_its_rule() -> None:
     assert np.take_along_axis(allowed, chosen[..., None], axis=2).all()
 
 
+@pytest.mark.parametrize("n", [6, 7, 8])
+def test_no_option_is_judged_by_the_cost_of_a_completion(n: int) -> None:
+    """What an option likes and what it dislikes of the far edges cancels, and none of them touches it."""
+    signs = HABIT.signs(n)
+    assert (np.abs(signs.sum(axis=1)) <= n % 2).all()
+    assert (np.abs(signs).sum(axis=1) == n - 2).all()
+    assert all(signs[v, v] == signs[v, v - 1] == 0 for v in range(n))
+
+
 def test_the_costs_that_the_walkers_units_carry_cancel_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     instances, tours = drawn()
     loaded = habitual_walker(N, LEVELS, HABIT)
