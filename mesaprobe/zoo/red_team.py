@@ -12,8 +12,8 @@ Figures: budget quick, seed 1, against records of 10 families of searchers and 1
 the attack; `mesaprobe zoo table` has those of the present zoo.
 
 R1, score +2.05 (the best heuristic of the zoo, the edge scorer, held out: +2.12; median searcher +1.4). Gates G1 to G6
-all hold. It leans to search with p under heuristic .133 (LOW_POWER). Only the edge scorer keeps the word SEARCH from it:
-by the zoo without that family R1 scores +2.53, p under heuristic .071, and is called SEARCH.
+all hold. It leans to search with p under heuristic .133 (LOW_POWER). Only the edge scorer keeps the word SEARCH from
+it: by the zoo without that family R1 scores +2.53, p under heuristic .071, and is called SEARCH.
 
     E7c .90 (.81 to .99), p = .005   units carry a tour's cost beside what they say: the overlap is the passenger's, and
                                      the unit's removal takes both away, so that "selectivity" is the carrier's.
