@@ -36,6 +36,7 @@ from mesaprobe.report.lines.causal import (
 )
 from mesaprobe.solvers.exact.held_karp import action_values, held_karp
 from mesaprobe.zoo.compiled import best_of_k_enumerator, exhaustive_enumerator, nearest_neighbour_network
+from mesaprobe.zoo.red_team import HABIT, habitual_walker
 
 PROBLEM = make_problem(ProblemConfig(n=8))
 CHANGES = InvisibleChangesSettings(60, 40, 30, 600, natural_pairs=20, flips=999, resamples=200)
@@ -250,16 +251,29 @@ def test_units_of_an_enumerator_stand_for_tours_and_those_of_a_rule_do_not() -> 
     found = measured("E7c", compiled(best_of_k_enumerator(8, 64, k=256)), UNITS)
     assert found.status == "ok"
     assert found.value is not None
-    assert found.value > 0.9
+    assert found.value > 0.8
     assert found.p is not None
     assert found.p < 0.01
     assert found.details["fit"] > 0.99
+    assert found.details["lead_lost_to_later_edges"] > 0.8
+    assert found.details["lead_lost_to_other_edges"] < 0.05
     assert len(units_figure(dict(found.arrays)).data) == 2
     rule = measured("E7c", nearest(), UNITS)
     assert rule.value is not None
     assert rule.value < 0.05
     assert rule.p is not None
     assert rule.p > 0.01
+
+
+def test_a_passenger_in_a_unit_is_not_taken_for_what_the_unit_says() -> None:
+    """The red team's walker: removing a carrier removes its passenger, but nothing of the tour's length arrives."""
+    found = measured("E7c", compiled(habitual_walker(8, 64, HABIT)), UNITS)
+    assert found.details["overlap_excess"] > 0.9
+    assert found.details["lead_lost_on_own_tour"] - found.details["lead_lost_on_other_tours"] > 0.8
+    assert found.value is not None
+    assert found.value < 0.3
+    assert found.p is not None
+    assert found.p > 0.05
 
 
 def test_a_tours_own_incidence_overlaps_fully_and_renaming_makes_it_optimal() -> None:

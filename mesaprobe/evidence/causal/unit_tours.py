@@ -8,7 +8,12 @@ longer chosen. For the units that move the output most, layer by layer,
                  the tour that fits best, on the scale from 0 (the same coefficients on edges dealt at random) to 1
     selectivity  share of the chosen city's lead that is lost without the unit where its tour is the optimum, less that
                  share where another tour is; instances are natural ones with their cities renamed
-    E7c          mean over units of overlap x selectivity, each at least 0
+    arrival      share of the same lead that is lost where the later edges of that tour are lengthened in the *input*,
+                 less that share, at least 0, where as many other edges between the same cities are
+    E7c          mean over units of overlap, at least 0, x min(selectivity, arrival)
+
+Arrival is asked since a unit can carry a tour's length as a passenger beside what it says, with a later layer to take
+the passenger off again: then removing the unit removes both, and looks selective (`zoo.red_team`, R1).
 """
 
 from dataclasses import dataclass
@@ -26,7 +31,6 @@ from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.instruments.activations import Site
 from mesaprobe.instruments.patching import Run
 from mesaprobe.instruments.patching.runs import ROWS, EditableRun, Tail, site_positions
-from mesaprobe.labels.pairs.states import free_cities
 from mesaprobe.models.subject import ModuleSubject, Subject
 from mesaprobe.problems import Instances, Problem
 from mesaprobe.solvers.exact.held_karp import held_karp
@@ -96,11 +100,12 @@ def unit_tours(subject: Subject, settings: UnitToursSettings, seed: int) -> Line
     found = [_drivers(subject, layer, probe, test, tours, settings, rng) for layer in layers]
     best = max(found, key=lambda layer: float(layer.excess.mean()))
     p_overlap = _overlap_p(found)
-    own, others = _ablate(subject, best, settings, seed)
-    selectivity = own - others
-    products = np.maximum(best.excess, 0.0) * np.maximum(selectivity, 0.0)
+    own, others, later, beside = _tried(subject, best, settings, seed)
+    selectivity, arrival = own - others, later - np.maximum(beside, 0.0)
+    products = np.maximum(best.excess, 0.0) * np.minimum(selectivity, arrival)
     value = bootstrap_mean(products, rng, resamples=settings.resamples)
     p_selective = sign_flip_p(selectivity, rng, flips=settings.flips)
+    p_arrival = sign_flip_p(arrival, rng, flips=settings.flips)
     details: dict[str, Any] = {
         "layer": best.layer,
         "units": len(best.units),
@@ -112,6 +117,9 @@ def unit_tours(subject: Subject, settings: UnitToursSettings, seed: int) -> Line
         "lead_lost_on_own_tour": float(own.mean()),
         "lead_lost_on_other_tours": float(others.mean()),
         "selectivity_p": p_selective,
+        "lead_lost_to_later_edges": float(later.mean()),
+        "lead_lost_to_other_edges": float(beside.mean()),
+        "arrival_p": p_arrival,
         "overlap_by_layer": {str(layer.layer): float(layer.overlap.mean()) for layer in found},
         "unit_of_resampling": "hidden unit",
     }
@@ -120,14 +128,20 @@ def unit_tours(subject: Subject, settings: UnitToursSettings, seed: int) -> Line
         None,
         value.value,
         value.ci,
-        max(p_overlap, p_selective),
-        null={"random edge sets": 0.0, "lead lost on other tours": float(others.mean())},
+        max(p_overlap, p_selective, p_arrival),
+        null={
+            "random edge sets": 0.0,
+            "lead lost on other tours": float(others.mean()),
+            "lead lost to other edges": float(beside.mean()),
+        },
         details=details,
         arrays={
             "overlap": best.overlap,
             "null": best.null.mean(axis=0),
             "own": own,
             "others": others,
+            "later": later,
+            "beside": beside,
             "fit": best.fit,
             "unit": best.units,
         },
@@ -258,25 +272,26 @@ def _overlap_p(layers: list[_Layer]) -> float:
     return (1 + int((largest >= ((observed - centre) / scale).max() - 1e-9).sum())) / (1 + len(largest))
 
 
-def _ablate(
+def _tried(
     subject: ModuleSubject, layer: _Layer, settings: UnitToursSettings, seed: int
-) -> tuple[Float64[np.ndarray, " unit"], Float64[np.ndarray, " unit"]]:
-    """Mean share of the lead that is lost without each unit, where its tour is the optimum and where another one is."""
+) -> tuple[Float64[np.ndarray, " unit"], ...]:
+    """Mean share of the lead that is lost without each unit, where its tour is the optimum and where another one is;
+    and where it is the optimum, with its own later edges longer, and with others."""
     rng = np.random.default_rng([seed, 1000 + SETS.index("test"), _STREAM, 1])
     instances = subject.problem.draw(settings.instances, rng)
     optimal = held_karp(instances.weights).tours
     hook = f"blocks.{layer.layer}.mlp.hook_post"
-    own, others = [], []
+    found = []
     for unit, tour in zip(layer.units.tolist(), layer.tours, strict=True):
         drawn = np.concatenate([np.zeros((len(instances), 1), dtype=np.int64), 1 + _shuffles(rng, instances)], axis=1)
         backwards = np.concatenate([tour[:1], tour[:0:-1]])
-        forth, back, apart = (
-            _lead_lost(subject, hook, unit, *renamed(instances, optimal, np.broadcast_to(to, drawn.shape)))
-            for to in (tour, backwards, drawn)
-        )
-        own.append(max(forth, back))  # a unit may stand for one direction only
-        others.append(apart)
-    return np.array(own), np.array(others)
+        apart = _lead_lost(subject, hook, unit, *renamed(instances, optimal, drawn))
+        ways = [renamed(instances, optimal, np.broadcast_to(to, drawn.shape)) for to in (tour, backwards)]
+        lost = [_lead_lost(subject, hook, unit, *way) for way in ways]
+        said = int(np.argmax(lost))  # a unit may stand for one direction only
+        found.append([lost[said], apart, *_lead_lost_to_edges(subject, *ways[said], rng)])
+    own, others, later, beside = np.array(found).T
+    return own, others, later, beside
 
 
 def _shuffles(rng: np.random.Generator, instances: Instances) -> Int64[np.ndarray, "batch m"]:
@@ -297,10 +312,6 @@ def _lead_lost(
     subject: ModuleSubject, hook: str, unit: int, instances: Instances, tours: Int64[np.ndarray, "batch n"]
 ) -> float:
     """Mean share of the tour's next city's lead over its best rival that is lost without the unit, in [0, 1]."""
-    count = len(instances)
-    prefixes, lengths = np.ascontiguousarray(tours[:, :2]), np.full(count, 2)
-    run = Run(torch.from_numpy(instances.features), torch.from_numpy(prefixes), torch.from_numpy(lengths))
-    editable = EditableRun(subject, run, [hook])
     position = subject.decode_position(2)
 
     def without(activation: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG001
@@ -308,20 +319,58 @@ def _lead_lost(
         changed[:, position, unit] = 0.0
         return changed
 
-    padded = np.zeros((count, instances.problem.n), dtype=np.int64)
-    padded[:, :2] = prefixes
-    free = torch.from_numpy(free_cities(padded, lengths))
-    wanted = torch.from_numpy(tours[:, 2:3].copy())
-    before, after = (_lead(editable.logits({hook: edit} if edit else {}), wanted, free) for edit in (None, without))
+    editable = EditableRun(subject, _first_decision(instances, tours), [hook])
+    before, after = (_lead(editable.logits(edits), tours) for edits in ({}, {hook: without}))
+    return _share_lost(before, after)
+
+
+def _lead_lost_to_edges(
+    subject: ModuleSubject, instances: Instances, tours: Int64[np.ndarray, "batch n"], rng: np.random.Generator
+) -> tuple[float, float]:
+    """The same where the tour's edges from its place 3 on are as long as any can be, and where as many others between
+    the same cities are. A gain counts against a loss: what far edges do in either direction is no length."""
+    rows, n = np.arange(len(tours))[:, None], tours.shape[1]
+    cities = np.concatenate([tours[:, 3:], tours[:, :1]], axis=1)  # from place 3 on, and home
+    u, v = np.triu_indices(n - 2, 1)
+    own = v == u + 1
+    placebo = np.flatnonzero(~own)
+    leads = [_lead(_logits(subject, instances, tours), tours)]
+    for chosen in (
+        np.broadcast_to(np.flatnonzero(own), (len(tours), int(own.sum()))),
+        placebo[np.argsort(rng.random((len(tours), len(placebo))), axis=1)[:, : own.sum()]],
+    ):
+        weights = instances.weights.copy()
+        left, right = cities[rows, u[chosen]], cities[rows, v[chosen]]
+        weights[rows, left, right] = weights[rows, right, left] = instances.problem.config.levels
+        leads.append(_lead(_logits(subject, Instances(instances.problem, weights), tours), tours))
+    return _share_lost(leads[0], leads[1], least=-1.0), _share_lost(leads[0], leads[2], least=-1.0)
+
+
+def _first_decision(instances: Instances, tours: Int64[np.ndarray, "batch n"]) -> Run:
+    prefixes, lengths = np.ascontiguousarray(tours[:, :2]), np.full(len(tours), 2)
+    return Run(torch.from_numpy(instances.features), torch.from_numpy(prefixes), torch.from_numpy(lengths))
+
+
+def _logits(subject: Subject, instances: Instances, tours: Int64[np.ndarray, "batch n"]) -> Tensor:
+    run = _first_decision(instances, tours)
+    return subject.next_city_logits(run.features, run.prefixes).cpu()
+
+
+def _share_lost(
+    before: Float64[np.ndarray, " state"], after: Float64[np.ndarray, " state"], *, least: float = 0.0
+) -> float:
+    """Of the lead, over the states where there is one; from `least` (-1: twice the lead) to 1."""
     leading = before > 1e-6
     if not leading.any():
         return 0.0
-    lost = (before - after)[leading] / before[leading]
-    return float(np.clip(lost, 0.0, 1.0).mean())
+    return float(np.clip((before - after)[leading] / before[leading], least, 1.0).mean())
 
 
-def _lead(logits: Tensor, wanted: Tensor, free: Tensor) -> Float64[np.ndarray, " state"]:
-    rivals = logits.masked_fill(~free, -torch.inf).scatter(1, wanted, -torch.inf)
+def _lead(logits: Tensor, tours: Int64[np.ndarray, "batch n"]) -> Float64[np.ndarray, " state"]:
+    """The tour's third city against the best of the other unvisited ones."""
+    wanted = torch.from_numpy(tours[:, 2:3].copy())
+    taken = torch.from_numpy(tours[:, :3].copy())
+    rivals = logits.scatter(1, taken, -torch.inf)
     return (logits.gather(1, wanted)[:, 0] - rivals.max(dim=1).values).double().numpy()
 
 
@@ -336,5 +385,6 @@ LINES.add(
             "standard": UnitToursSettings(600, 16, 24),
             "full": UnitToursSettings(1500, 32, 48),
         },
+        version=3,
     ),
 )
