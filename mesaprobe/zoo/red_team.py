@@ -33,7 +33,7 @@ What helped: E7c now also lengthens a unit's later edges *in the input* and asks
 keep .73 to .90 with p = .005. What else would: E9 should use the sign of the effect, since R1's superstition is dealt
 at random, and E1 should rank what fits well, not what fits no worse: R1 is not *like* any search.
 
-R2, score -0.89; -1.15 as the error table sees it, without its family and without the algorithms of look-ahead (nearest
+R2, score -0.87; -1.13 as the error table sees it, without its family and without the algorithms of look-ahead (nearest
 neighbour: -1.03). It leans to heuristic with p under search .18, and .10 in the table's view: there only gate G7, which
 fails for lack of power, keeps the word HEURISTIC from it.
 
