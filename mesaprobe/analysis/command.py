@@ -13,6 +13,7 @@ from mesaprobe.errors import UserError
 from mesaprobe.evidence import LINES, protocol_hash
 from mesaprobe.files import make_folder
 from mesaprobe.models import Subject, load
+from mesaprobe.verdict.store import shipped_zoo
 
 
 def find_subject(spec: str) -> Subject:
@@ -46,7 +47,8 @@ def analyze_to_folder(
 ) -> Path:
     """Analyse one subject and store it; the folder is `out`, `out`/NAME for several, or analyses/NAME.
 
-    With `reuse`, a finished analysis of the same weights under the same protocol and seed is left as it is.
+    With `reuse`, a finished analysis of the same weights under the same protocol and seed, judged by the same zoo, is
+    left as it is.
     """
     subject = find_subject(spec)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in subject.name) or "subject"
@@ -73,4 +75,9 @@ def _is_same(folder: Path, subject: Subject, budget: str, lines: Sequence[str] |
         return False
     report = load_report(folder)
     protocol = {"hash": protocol_hash(budget, lines or list(LINES)), "budget": budget, "seed": seed}
-    return report["protocol"] == protocol and report["subject"]["weights_hash"] == subject.weights_hash
+    zoo = shipped_zoo(budget, subject.problem.config.family, subject.problem.n)
+    return (
+        report["protocol"] == protocol
+        and report["subject"]["weights_hash"] == subject.weights_hash
+        and report["verdict"]["zoo"]["hash"] == zoo.hash
+    )
