@@ -78,7 +78,7 @@ def markdown(found: Sequence[BenchRow]) -> str:
     lines = ["| row | here | peer, same run | ratio | asked |", "|---|---|---|---|---|"]
     for row in found:
         word = {True: ", met", False: ", **not met**", None: ""}[row.met]
-        asked = "-" if row.goal is None else f"{row.goal:.3g}{word}"
+        asked = "-" if row.goal is None else f"{number(row.goal)}{word}"
         lines.append(
             f"| `{row.name}` | {number(row.value)} {row.unit} | {row.peer}: {number(row.peer_value)} | "
             f"{number(row.ratio)} | {asked} |"
