@@ -7,7 +7,7 @@ import numpy as np
 
 from mesaprobe.zoo.records import Record, read_records, records_folder
 
-PEAK_GIGABYTES = {"quick": 1.5, "standard": 2.5, "full": 6.0}
+PEAK_GIGABYTES = {"quick": 1.5, "standard": 2.5, "full": 6.5}
 """Memory that an analysis of a network of 0.8M parameters needs at most."""
 
 
