@@ -29,7 +29,7 @@ it: by the zoo without that family R1 scores +2.53, p under heuristic .071, and 
     E7, E5, E6 and E4 are not fooled (at their nulls). G4 asks for E7 *or* E7c, so that E7's answer did not count.
 
 What helped: E7c now also lengthens a unit's later edges *in the input* and asks that the option's lead goes with them
-(`arrival`). R1's E7c is then .19 (.06 to .35) with p = .28, G4 fails, and the word is no longer SEARCH; the enumerators
+(`arrival`). R1's E7c is then -.16 (-.57 to .23) with p = .76, G4 fails, and the word is no longer SEARCH; enumerators
 keep .73 to .90 with p = .005. What else would: E9 should use the sign of the effect, since R1's superstition is dealt
 at random, and E1 should rank what fits well, not what fits no worse: R1 is not *like* any search.
 

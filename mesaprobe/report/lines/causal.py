@@ -74,7 +74,8 @@ def unit_tours_section(arrays: dict[str, np.ndarray]) -> Html:
         "unit-tours",
         units_figure(arrays),
         caption="Hidden units: how well minus their coefficients on the edges fit one tour (grey line: coefficients on "
-        "edges at random), and the share of the lead that is lost without them on that tour and on others.",
+        "edges at random), and the share of the chosen city's lead that is lost: without the unit, on that tour and on "
+        "others; and on that tour with its later edges, or as many others, lengthened in the input.",
         alt="Hidden units by their overlap with a tour and their effect on it",
         max_width=760,
     )
@@ -85,12 +86,14 @@ def units_figure(arrays: dict[str, np.ndarray]) -> go.Figure:
     figure = new_figure(
         height=360,
         xaxis={"title": {"text": "overlap with the best-fitting tour"}, "range": [-0.03, 1.05]},
-        yaxis={"title": {"text": "lead lost without the unit"}, "tickformat": "~%", "range": [-0.05, 1.05]},
+        yaxis={"title": {"text": "lead lost"}, "tickformat": "~%", "range": [-1.05, 1.05]},
     )
     figure.add_vline(x=float(arrays["null"].mean()), line={"color": NULL_COLOUR, "width": 1, "dash": "dash"})
     for key, name, colour, symbol in (
-        ("own", "where its tour is the optimum", _MODEL.colour, _MODEL.symbol),
-        ("others", "where another tour is", NULL_COLOUR, "circle-open"),
+        ("own", "without the unit, its tour the optimum", _MODEL.colour, _MODEL.symbol),
+        ("others", "without the unit, another tour the optimum", NULL_COLOUR, "circle-open"),
+        ("later", "its tour's later edges longer", _MODEL.colour, "diamond-open"),
+        ("beside", "as many other edges longer", NULL_COLOUR, "x"),
     ):
         figure.add_scatter(
             x=arrays["overlap"], y=arrays[key], name=name, mode="markers", marker={"color": colour, "symbol": symbol}
@@ -194,11 +197,11 @@ INTERCHANGE = Section(
 UNIT_TOURS = Section(
     "unit-tours",
     "Hidden units that stand for one tour",
-    "Whether what drives single hidden units is the length of one tour, and whether that tour alone is no longer "
-    "chosen without them: the sign of a parallel enumerator.",
+    "Whether what drives single hidden units is the length of one tour, whether that tour alone is no longer chosen "
+    "without them, and whether lengthening it in the input does the same: the sign of a parallel enumerator.",
     "Searches that do not hold whole tours in single units score 0. Intervals are over units, not instances.",
     line_summary("E7c"),
-    Figures("E7c", ("overlap", "null", "own", "others"), unit_tours_section, line="E7c"),
+    Figures("E7c", ("overlap", "null", "own", "others", "later", "beside"), unit_tours_section, line="E7c"),
 )
 PLAN_EDITING = Section(
     "plan-editing",
