@@ -85,6 +85,15 @@ def plan(rule: Callable[..., np.ndarray]) -> Plant:
     return held
 
 
+def whole_plan(rule: Callable[..., np.ndarray]) -> Plant:
+    """All edges of what a rule makes of the prefix, the next one among them."""
+
+    def held(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:
+        return used_pairs(completed(weights, prefixes, n, rule), prefixes.shape[1] - 1, True).astype(np.float64)
+
+    return held
+
+
 def plan_by_place(rule: Callable[..., np.ndarray]) -> Plant:
     """The same tour as which city stands in which place behind the first two: no linear function of its edges."""
 
@@ -93,6 +102,18 @@ def plan_by_place(rule: Callable[..., np.ndarray]) -> Plant:
         return (later[..., None] == np.arange(1, n)).reshape(len(later), -1).astype(np.float64)
 
     return held
+
+
+def spoilt(
+    rule: Callable[..., np.ndarray], other: Callable[..., np.ndarray], one_in: int = 4
+) -> Callable[..., np.ndarray]:
+    """The rule, but for one instance in `one_in`, on which it is the other rule."""
+
+    def completions(weights: np.ndarray, tours: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        rows = weights.sum(axis=(1, 2)) // 2 % one_in == 0
+        return np.where(rows[:, None], other(weights, tours, lengths), rule(weights, tours, lengths))
+
+    return completions
 
 
 def rejected_plan(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:

@@ -290,8 +290,11 @@ def test_taking_the_only_layer_away_gives_its_lens_answer_back() -> None:
     assert set(result.details["events_by_revising_layer"]) == {"0"}
     assert result.details["reverted"]["own update"] == 1.0
     assert result.details["reverted"]["random direction"] < 0.9
-    assert result.value is not None
-    assert 0.0 < result.value < 1.0
+    assert 0.0 < result.details["gain"] < 1.0
+    worse = result.null["flips for the worse"]  # taken away, they revert, too: where there is but one layer, always
+    assert worse > 0.0
+    assert result.value == pytest.approx(result.details["gain"] - worse)
+    assert result.p > 0.01
     assert len(revised_answers_figure(dict(result.arrays)).data) == 2
 
 

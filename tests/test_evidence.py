@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from planted_subjects import (
     Plant,
     PlantedSubject,
     completed_costs,
-    nearest_plan,
     optimal_plan,
     plan_by_place,
     regrets,
     rejected_plan,
+    spoilt,
+    whole_plan,
 )
 from scipy.stats import kstest
 
@@ -28,7 +30,7 @@ from mesaprobe.evidence.probing.plan_targets import CHOSEN, REJECTED, city_pairs
 from mesaprobe.evidence.probing.plans import PlanSettings
 from mesaprobe.evidence.probing.questions import Question, Task
 from mesaprobe.evidence.probing.readings import Tokens, read
-from mesaprobe.evidence.probing.revision import RevisionSettings
+from mesaprobe.evidence.probing.revision import RevisionSettings, nearest_next
 from mesaprobe.evidence.probing.sensitivity import read_nonlinearly
 from mesaprobe.evidence.probing.states import follow, mirrored, observe
 from mesaprobe.evidence.probing.value_targets import REGRET, STATE_VALUE, value_questions
@@ -38,13 +40,14 @@ from mesaprobe.labels.values import value_labels
 from mesaprobe.models import GPTConfig, TourGPT
 from mesaprobe.models.subject import gpt_subject
 from mesaprobe.problems import ProblemConfig, make_problem
-from mesaprobe.solvers.constructive import nearest_neighbour_completions
+from mesaprobe.solvers.constructive import nearest_neighbour, nearest_neighbour_completions
 from mesaprobe.zoo.compiled import nearest_neighbour_network
 
 VALUES = ValueSettings(150, 200, 150, 3, permutations=199, resamples=300)
 PLANS = PlanSettings(150, 250, 150, 3, permutations=199, resamples=300)
 REVISION = RevisionSettings(400, 800, 3, resamples=300, flips=199)
 PLANTED = HOOKS[2]
+DEARER = spoilt(complete_optimally, nearest_neighbour_completions)
 
 
 def measure(line: str, subject: Any, settings: Any, seed: int = 0) -> Any:
@@ -137,24 +140,48 @@ def test_a_rule_that_the_baseline_knows_leaves_no_plan_to_look_for() -> None:
     assert "already tell" in result.reason
 
 
-@pytest.mark.parametrize(
-    ("code", "nearest", "optimal"),
-    [
-        ("edges", nearest_plan, optimal_plan),
-        ("places", plan_by_place(nearest_neighbour_completions), plan_by_place(complete_optimally)),
-    ],
-)
-def test_falling_plan_costs_are_found_and_rising_ones_are_not(code: str, nearest: Plant, optimal: Plant) -> None:
-    """The plan of nearest neighbour after one layer and the optimal one after the next, and the other way round."""
-    better = {HOOKS[1]: nearest, HOOKS[2]: optimal, HOOKS[3]: optimal}
-    worse = {HOOKS[1]: optimal, HOOKS[2]: nearest, HOOKS[3]: nearest}
-    found, reverse = (measure("E10a", PlantedSubject(p, strength=6.0), REVISION) for p in (better, worse))
+@pytest.mark.parametrize(("code", "held"), [("edges", whole_plan), ("places", plan_by_place)])
+def test_falling_plan_costs_are_found_and_rising_ones_are_not(code: str, held: Callable[..., Plant]) -> None:
+    """Whole tours of which a fourth is nearest neighbour's after one layer, and none after the next; and the other way
+    round."""
+    dear, optimal = held(DEARER), held(complete_optimally)
+    better = {HOOKS[1]: dear, HOOKS[2]: optimal, HOOKS[3]: optimal}
+    worse = {HOOKS[1]: optimal, HOOKS[2]: dear, HOOKS[3]: dear}
+    found, reverse = (measure("E10a", PlantedSubject(p, strength=20.0), REVISION) for p in (better, worse))
     assert found.details["code"] == code
-    assert found.value > 0.05
+    assert found.details["falling_less_rising"] > 0.9
+    assert found.value > 0.2
     assert found.p < 0.05
     assert found.details["plan_cost_by_layer"][0] > found.details["plan_cost_by_layer"][1]
     assert reverse.value < 0.0
     assert reverse.p > 0.5
+
+
+def test_a_plan_that_is_assembled_is_not_revised() -> None:
+    """Half of the edges after one layer and all after the next: nothing whole was given up."""
+
+    def half(weights: np.ndarray, prefixes: np.ndarray, n: int) -> np.ndarray:
+        edges = whole(weights, prefixes, n)
+        return edges * (np.arange(edges.shape[1]) % 2)
+
+    whole = whole_plan(complete_optimally)
+    held = {HOOKS[1]: half, HOOKS[2]: whole, HOOKS[3]: whole}
+    found = measure("E10a", PlantedSubject(held, strength=20.0), REVISION)
+    assert (found.status, found.value) == ("na", None)
+
+
+def test_the_walking_rule_takes_the_nearest_city_where_the_plan_changed() -> None:
+    problem = make_problem(ProblemConfig(n=6))
+    instances = problem.draw(50, np.random.default_rng(0))
+    before = np.tile(np.arange(6), (50, 1))
+    after = before[:, [0, 1, 4, 3, 2, 5]]
+    turned = nearest_next(before, after, instances.weights, 1)
+    assert (turned[:, :2] == before[:, :2]).all()
+    assert (np.sort(turned, axis=1) == before).all()
+    distance = instances.weights[:, 1, 2:]
+    assert (np.take_along_axis(distance, turned[:, 2:3] - 2, axis=1)[:, 0] == distance.min(axis=1)).all()
+    walked = nearest_neighbour(instances.weights)
+    assert (nearest_next(walked, walked[:, [0, 2, 1, 3, 4, 5]], instances.weights, 1) == walked).mean() > 0.9  # ties
 
 
 @pytest.mark.parametrize(
@@ -162,13 +189,15 @@ def test_falling_plan_costs_are_found_and_rising_ones_are_not(code: str, nearest
     [
         ("E5", regrets, VALUES),
         ("E6", rejected_plan, PLANS),
-        ("E10a", optimal_plan, dataclasses.replace(REVISION, least_changes=5)),
+        ("E10a", whole_plan(DEARER), dataclasses.replace(REVISION, least_changes=1)),
     ],
 )
 def test_same_seed_same_numbers(line: str, plant: Any, settings: Any) -> None:
-    counts = {field: 60 for field in vars(settings) if field.endswith("instances")}
+    count = 300 if line == "E10a" else 60  # it counts only plans that the lens is sure of
+    counts = {field: count for field in vars(settings) if field.endswith("instances")}
     small = dataclasses.replace(settings, random_twins=2, **counts)
-    first, again = (measure(line, PlantedSubject({HOOKS[1]: plant}), small, 3) for _ in range(2))
+    held = {HOOKS[1]: plant, HOOKS[2]: whole_plan(complete_optimally)}
+    first, again = (measure(line, PlantedSubject(held, strength=20.0), small, 3) for _ in range(2))
     assert (first.value, first.ci, first.p, first.null) == (again.value, again.ci, again.p, again.null)
     assert first.details == again.details
     assert first.table.equals(again.table)

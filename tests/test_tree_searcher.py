@@ -33,9 +33,9 @@ def drawn(count: int, seed: int = 0) -> tuple[Instances, np.ndarray]:
     return PROBLEM.draw(count, rng), random_tours(count, N, rng)
 
 
-def searched(instances: Instances, tours: np.ndarray, loops: int) -> list[Node]:
+def searched(instances: Instances, tours: np.ndarray, loops: int, *, first_only: bool = False) -> list[Node]:
     current, free = place(torch.from_numpy(tours[:, :-1]), N)
-    return exact_search(as_fractions(instances.weights), current, free, loops)
+    return exact_search(as_fractions(instances.weights), current, free, loops, first_only=first_only)
 
 
 def by_loops(weights: np.ndarray, prefix: list[int], loops: int) -> tuple[list[int] | None, float, bool, int]:
@@ -70,6 +70,17 @@ def by_loops(weights: np.ndarray, prefix: list[int], loops: int) -> tuple[list[i
         tried[level].add(child)
         path = [*path[:level], child]
     return best, best_cost, False, backtracks
+
+
+def test_the_negative_keeps_its_first_completion_which_is_the_nearest_neighbours() -> None:
+    instances, tours = drawn(30)
+    first, last = (searched(instances, tours, loops, first_only=True)[-1] for loops in (N, 3 * LOOPS))
+    for t in range(N - 2):
+        walked = nearest_neighbour_completions(instances.weights, tours, np.full(30, t + 1))
+        assert (first.best[:, t, 0].argmax(-1).numpy() == walked[:, t + 1]).all()
+    assert torch.equal(first.best, last.best)
+    assert torch.equal(first.best_cost, last.best_cost)
+    assert bool(last.pruned[:, : N - 3].all())  # it went on to other nodes and gave up each
 
 
 def test_the_walk_is_that_of_a_stack() -> None:

@@ -21,6 +21,7 @@ from mesaprobe.zoo.catalogue import select
 from mesaprobe.zoo.certificates import SHIFTED
 from mesaprobe.zoo.command import families_certified, list_rows
 from mesaprobe.zoo.compiled.nearest import nearest_neighbour_network
+from mesaprobe.zoo.demo import searcher
 from mesaprobe.zoo.members import DEVELOPMENT, FAMILIES, SEALED, ZOO, Compiled, Member, Taught, Trained
 from mesaprobe.zoo.overlap import Described, accuracy_alone, architecture_alone
 from mesaprobe.zoo.reference import optimal, rule
@@ -229,3 +230,10 @@ def test_a_family_counts_once_however_many_members_it_has() -> None:
     one = [described("s", True, 0.5, 6), described("h", False, 0.6, 6), described("g", False, 0.4, 6)]
     many = [*one, *[described("h", False, 0.6, 6)] * 9]
     assert accuracy_alone(one).auroc == accuracy_alone(many).auroc == 0.5
+
+
+def test_the_demo_is_the_zoos_looped_two_opt() -> None:
+    certificate = store.read_certificate(Path(store.DEFAULT_FOLDER), ZOO["two_opt-loop"])
+    assert certificate is not None
+    assert certificate.passed
+    assert searcher().weights_hash == certificate.weights_hash

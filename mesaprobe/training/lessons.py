@@ -84,6 +84,8 @@ class SearchStates(Lesson):
 
     bound_weight: float = 100.0
     """Weight of the squared error of the bounds, in units of the largest weight, against the cross-entropies."""
+    first_only: bool = False
+    """Give up every node once there is a completion: the walk of nearest neighbour, and nothing is compared."""
     lesson: Literal["search_states"] = "search_states"
     """The lesson that these settings describe."""
 

@@ -3,6 +3,9 @@
 The teacher is depth-first branch and bound over completions, exact: children nearest first (the lowest index among
 equals), the bound of a node the cost of its path and of the cheapest arc out of every city that is still to be left,
 pruned where that is not less than the best completion so far. The network is shown the teacher's own nodes.
+
+The teacher of the negative (`first_only`) gives up every node once it has a completion, whatever the bounds: what it
+names is the nearest neighbour's, and no two completions are ever compared.
 """
 
 import numpy as np
@@ -20,11 +23,11 @@ from mesaprobe.training.teaching import BRANCH, Objective
 
 
 def exact_decisions(
-    node: Node, visit: Visit, rows: Float[Tensor, "batch n n"]
+    node: Node, visit: Visit, rows: Float[Tensor, "batch n n"], *, first_only: bool = False
 ) -> tuple[Float[Tensor, "batch t"], Float[Tensor, "batch t"], Float[Tensor, "batch t level n"]]:
     """The teacher's bound, whether it goes on, and its next child at each level (one-hot; zeros where none is open)."""
     bound = visit.spent + (visit.arcs[..., 0] * visit.leaves).sum(-1)
-    go_on = ((node.found < 0.5) | (bound < node.best_cost)).to(rows)
+    go_on = (node.found < 0.5).to(rows) if first_only else ((node.found < 0.5) | (bound < node.best_cost)).to(rows)
     onward = torch.einsum("btka,bac->btkc", visit.cities, rows).masked_fill(~visit.open_children, torch.inf)
     nearest = F.one_hot(onward.argmin(-1), rows.shape[1]).to(rows)
     return bound, go_on, nearest * visit.open_children.any(-1, keepdim=True)
@@ -36,12 +39,14 @@ def exact_search(
     free: Bool[Tensor, "batch t n"],
     loops: int,
     start: Node | None = None,
+    *,
+    first_only: bool = False,
 ) -> list[Node]:
     """The nodes before each loop and after the last. Weights below 1, in float64 and such that their sums are exact."""
     nodes = [Node.root(current.shape[:2], rows.shape[1], rows) if start is None else start]
     for _ in range(loops):
         visit = look(nodes[-1], rows, current.to(rows), free)
-        nodes.append(move(nodes[-1], visit, *exact_decisions(nodes[-1], visit, rows)))
+        nodes.append(move(nodes[-1], visit, *exact_decisions(nodes[-1], visit, rows, first_only=first_only)))
     return nodes
 
 
@@ -61,12 +66,13 @@ class SearchStatesObjective(Objective):
         current, free = place(torch.from_numpy(random_tours(len(instances), n, rng)[:, :-1]), n)
         exact = torch.from_numpy(instances.weights / np.float64(levels))
         rows = torch.from_numpy(instances.features)
-        nodes = exact_search(exact, current, free, network.config.n_layers)
+        first_only = self.lesson.first_only
+        nodes = exact_search(exact, current, free, network.config.n_layers, first_only=first_only)
         parts: list[dict[str, Tensor]] = []
         for node in nodes[:-1]:
             single = Node(*(part.float() for part in node))
             visit = look(single, rows, current.float(), free)
-            told = exact_decisions(node, look(node, exact, current.double(), free), exact)
+            told = exact_decisions(node, look(node, exact, current.double(), free), exact, first_only=first_only)
             parts.append(self.compare(network.judge(single, visit, rows), told, single, visit))
         last = Node(*(part.float() for part in nodes[-1]))
         logits, wanted = network.unembed(last.packed(network.width)), last.best[:, :, 0].argmax(-1)

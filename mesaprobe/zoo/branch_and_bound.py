@@ -1,4 +1,7 @@
-"""Looped branch and bound, the one member that truly backtracks: family branch_and_bound (`models.tree_searcher`)."""
+"""Looped branch and bound, the one member that truly backtracks: family branch_and_bound (`models.tree_searcher`).
+
+In the same shell a negative, which gives up every node once it has one completion: nearest neighbour (amendment 6).
+"""
 
 from dataclasses import dataclass
 
@@ -19,6 +22,7 @@ from mesaprobe.training.lessons import SearchStates
 from mesaprobe.training.search_states import exact_search
 from mesaprobe.zoo.intended_states import stream_site, tie_breaks
 from mesaprobe.zoo.members import ZOO, Member, Taught
+from mesaprobe.zoo.reference import rule
 from mesaprobe.zoo.searcher_certificates import States
 
 LOOPS = 24
@@ -86,10 +90,10 @@ def as_fractions(weights: np.ndarray) -> Float[Tensor, "batch n n"]:
     return torch.from_numpy(weights / 2.0 ** np.ceil(np.log2(float(weights.max()) + 1)))
 
 
-def branch_and_bound(steps: int, *, loops: int = LOOPS, seed: int = 0, n: int = 8) -> Course:
+def branch_and_bound(steps: int, *, loops: int = LOOPS, first_only: bool = False, seed: int = 0, n: int = 8) -> Course:
     """A tree searcher on `matrix` instances, every loop supervised."""
     return Course(
-        lesson=SearchStates(),
+        lesson=SearchStates(first_only=first_only),
         problem=ProblemConfig(n=n),
         model=TreeSearcherConfig(n_layers=loops),
         optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=20),
@@ -111,5 +115,18 @@ ZOO.add(
         recipe=Taught(branch_and_bound(600)),
         reference=(_nodes := Nodes(LOOPS)),
         states=_nodes,
+    ),
+)
+ZOO.add(
+    "nearest_neighbour-in-branch_and_bound",
+    Member(
+        name="nearest_neighbour-in-branch_and_bound",
+        family="nearest_neighbour",
+        role="heuristic",
+        degree=1,
+        mechanism="the shell of branch and bound: goes to the nearest child, and gives up every node once there is one "
+        "completion",
+        recipe=Taught(branch_and_bound(400, first_only=True)),
+        reference=rule("nearest_neighbour"),
     ),
 )

@@ -1,16 +1,15 @@
-"""A network of known mechanism to try the instrument on, made in a second: `mesaprobe analyze --demo`."""
+"""A network of known mechanism to try the instrument on, shipped with the package: `mesaprobe analyze --demo`."""
 
-from mesaprobe.models import Subject, gpt_subject
-from mesaprobe.problems import ProblemConfig, make_problem
-from mesaprobe.zoo.compiled.truncated import lookahead_network
+import importlib.resources
+from pathlib import Path
+
+from mesaprobe.models import Subject, load
 
 
 def searcher() -> Subject:
-    """A compiled searcher: it compares all paths of two arcs (`lookahead-2` of the zoo).
+    """A searcher that was trained as one: looped 2-opt (`two_opt-loop` of the zoo, the same weights).
 
     >>> searcher().name
-    'lookahead-2 (demo)'
+    'two_opt-demo'
     """
-    problem = make_problem(ProblemConfig(n=8))
-    network = lookahead_network(problem.n, problem.config.levels, 2)
-    return gpt_subject(network, problem, "lookahead-2 (demo)", {})
+    return load(Path(str(importlib.resources.files("mesaprobe.zoo"))) / "two_opt-demo")

@@ -3,6 +3,10 @@
 A network that can name a city only by comparing continuations, trained end to end on optimal tours (`models.planners`).
 What its states hold nobody has told it; that its choice is the least of the costs that it compares is true by
 construction, and the certificate checks it on the weights that are kept.
+
+The same shells as negatives (amendment 6), taught by walking rules: there the costs beyond the next arc have to say
+nothing, or nothing but the next city's distance from city 0, and a rule that needs no comparison is all that is left.
+(The tree never sees that distance, so it can't be taught the second rule.)
 """
 
 import numpy as np
@@ -16,6 +20,7 @@ from mesaprobe.models.subject import ModuleSubject, Subject
 from mesaprobe.problems import Instances, ProblemConfig, random_tours
 from mesaprobe.training.config import DataConfig, OptimiserConfig, TrainConfig
 from mesaprobe.zoo.members import ZOO, Member, Trained
+from mesaprobe.zoo.reference import rule
 
 TREE = PlannerConfig(kind="tree", width=32, d_mlp=64)
 ITERATION = PlannerConfig(kind="iteration", n_layers=4, width=4, d_mlp=64)
@@ -23,14 +28,16 @@ TOLERANCE = 1e-4
 """Largest difference of two logits that count as equal, as a share of the largest."""
 
 
-def planner(shape: PlannerConfig, steps: int, rate: float, *, seed: int = 0, n: int = 8) -> TrainConfig:
-    """A planner trained on the optimal actions of `matrix` instances of n cities."""
+def planner(
+    shape: PlannerConfig, steps: int, rate: float, *, teacher: str = "optimal", seed: int = 0, n: int = 8
+) -> TrainConfig:
+    """A planner trained on the choices of a teacher on `matrix` instances of n cities."""
     return TrainConfig(
         problem=ProblemConfig(n=n),
         model=shape,
         data=DataConfig(workers=0, random_prefixes=0.15),
         optimiser=OptimiserConfig(learning_rate=rate, warmup_steps=50),
-        teacher="optimal",
+        teacher=teacher,
         steps=steps,
         batch_size=64,
         seed=seed,
@@ -106,3 +113,28 @@ _add(
     "iterates learnt values of free cities by soft minima and picks by them",
     planner(ITERATION, 800, 5e-3),
 )
+for _teacher, _shell, _shape, _rate, _attempts, _words in (
+    ("nearest_neighbour", "tree_unroll", TREE, 2e-3, (1500, 6000), "the nearest unvisited city"),
+    ("nearest_neighbour", "value_iteration_network", ITERATION, 5e-3, (1500,), "the nearest unvisited city"),
+    (
+        "sequential_savings",
+        "value_iteration_network",
+        ITERATION,
+        5e-3,
+        (1500, 6000),
+        "the unvisited city with the largest saving against two trips from city 0",
+    ),
+):
+    for _suffix, _steps in zip(("", "-long"), _attempts, strict=False):
+        ZOO.add(
+            _name := f"{_teacher}-in-{_shell}{_suffix}",
+            Member(
+                name=_name,
+                family=_teacher,
+                role="heuristic",
+                degree=1,
+                mechanism=f"the shell of {_shell}, taught: {_words}",
+                recipe=Trained(planner(_shape, _steps, _rate, teacher=_teacher)),
+                reference=rule(_teacher),
+            ),
+        )

@@ -190,9 +190,9 @@ LINES.add(
         NAME,
         interchange,
         {
-            "quick": InterchangeSettings(240, 500, 60, SubspaceSearch(1, (8,), 10)),
-            "standard": InterchangeSettings(500, 1200, 150, SubspaceSearch(2, (4, 8), 10)),
-            "full": InterchangeSettings(1500, 3000, 300, SubspaceSearch(3, (1, 4, 8), 12)),
+            "quick": InterchangeSettings(240, 500, 60, SubspaceSearch(1, (8,), 60)),
+            "standard": InterchangeSettings(500, 1200, 150, SubspaceSearch(2, (4, 8), 60)),
+            "full": InterchangeSettings(1500, 3000, 300, SubspaceSearch(3, (1, 4, 8), 60)),
         },
     ),
 )

@@ -5,17 +5,22 @@ at that layer, on the set "lens", to the network's own completion. A stream may 
 every pair of cities, then the walk along the highest scores, `lens.greedy_plans`) or place by place (one probe of
 every city in every place, then the best assignment), and neither is a linear function of the other: of these two codes
 the one is taken by which more of the completion's edges are read from the last layer, on lens instances that the
-probes have not seen. A change of the plan from one layer to the next counts if it changes the cost and drops an edge
-that the layer before was `SURE` of: a candidate is given up for another. To fill in what was open yet is no revision; a
-rule that assembles its tour edge by edge does that at every step, and never gives up an edge. Of these,
+probes have not seen. A change of the plan from one layer to the next counts if it changes the cost and both plans are
+whole candidates: the lens of either layer is `SURE` of every edge of its plan. One candidate is given up for another,
+as search does (S5 of method.md section 1). To fill in what was open yet is no revision, and neither is it to open an
+edge in order to insert a city into a part of a tour; rules that assemble their tours do either at every step. Of these,
 
     E10a = (share that lowers the cost - share that raises it) - max{the same for every null, 0}
 
 - split half: from the probe of one half of the set "lens" to that of the other half, at the same layer (probe noise);
 - rewired: from each plan to a random one at the same number of exchanged edges;
+- nearest next: from each plan to the one that a walking rule makes of it: it brings the city that is nearest to the
+  first place that changed, with a reversal;
 - random twins: the same probes on random networks, where depth only mixes the input.
 
 Before the first layer there is no plan that could be revised, so what the first layer makes does not count.
+The lens is fitted to the network's own tour, so that of a candidate that seldom comes through it is never sure: what
+is seen are revisions of plans that are mostly kept, none in networks that hold plans in no linear code.
 Any residual network sharpens its answer with depth, a rule follower's too. Falling costs are what revision would
 give, never proof of it.
 """
@@ -28,7 +33,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Integer
 from scipy.optimize import linear_sum_assignment
 
 from mesaprobe.evidence.probing.findings import outlier_p
@@ -199,22 +204,26 @@ def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineRes
     code, readable = _best_code(subject, sites[-1], lens)
     plans, halves = _decoded(subject, sites, code, lens, test)
     steps = _revisions(plans, test)
-    own = _balance(steps)
+    own, counted = _balance(steps), steps.better | steps.worse
     if own.all.sum() < settings.least_changes:
         return LineResult(
             "na",
-            f"the decoded plan gives up a sure edge for another cost only {int(own.all.sum())} times over all layers "
-            "and instances",
+            f"one whole candidate is given up for another of another cost only {int(own.all.sum())} times over all "
+            "layers and instances",
         )
     split = _balance(*[_revisions(halves.of_layer(layer), test) for layer in range(len(sites))])
     rng = np.random.default_rng([seed, 31])
-    rewired = _balance(*_rewired(plans, test, settings.rewirings, rng))
+    rewired, nearest = (  # of the changes that count, whether or not the other plan costs as much
+        replace(_balance(*_replaced(plans, test, counted, change)), all=own.all)
+        for change in (_Rewired(settings.rewirings, rng), _nearest_step)
+    )
     twins = []
     for twin in range(settings.random_twins):
         twins.append(
             _balance(_revisions(_decoded(subject.random_twin(seed + 1 + twin), sites, code, lens, test)[0], test))
         )
-    found = _result(own, {"split half": split, "rewired": rewired}, twins, steps, sites, settings, seed)
+    nulls = {"split half": split, "rewired": rewired, "nearest next": nearest}
+    found = _result(own, nulls, twins, steps, sites, settings, seed)
     return replace(found, details={**found.details, "code": code.name, "edges_read": readable})
 
 
@@ -275,12 +284,13 @@ def _scores(
 
 
 def _revisions(plans: _Plans, case: _Case) -> Revisions:
-    """Changes of the plan that give up a sure edge."""
+    """Changes of the plan from one whole candidate to another."""
     symmetric = case.instances.problem.symmetric
     found = plan_revisions(plans.tours, case.instances.weights, undirected=symmetric)
-    used = np.stack([used_pairs(tours, 0, symmetric) for tours in plans.tours])
-    given_up = (used[:-1] & ~used[1:] & plans.sure[:-1]).any(axis=2)
-    return Revisions(found.changed & given_up, found.better & given_up, found.worse & given_up, found.costs)
+    used = np.stack([used_pairs(tours, case.step, symmetric) for tours in plans.tours])
+    whole = (plans.sure | ~used).all(axis=2)
+    counted = whole[:-1] & whole[1:]
+    return Revisions(found.changed & counted, found.better & counted, found.worse & counted, found.costs)
 
 
 def _balance(*revisions: Revisions) -> _Balance:
@@ -289,21 +299,64 @@ def _balance(*revisions: Revisions) -> _Balance:
     return _Balance(np.asarray(better - worse), np.asarray(better + worse))
 
 
-def _rewired(plans: _Plans, case: _Case, draws: int, rng: np.random.Generator) -> list[Revisions]:
-    """Every change replaced by a random one of the plan before, as far away from it, where one was drawn."""
+class _Change(Protocol):
+    """Another plan in place of the one after a change."""
+
+    def __call__(
+        self, before: Int64[np.ndarray, "instance n"], after: Int64[np.ndarray, "instance n"], case: _Case
+    ) -> Int64[np.ndarray, "instance n"]: ...
+
+
+def _replaced(
+    plans: _Plans, case: _Case, counted: Bool[np.ndarray, "change instance"], change: _Change
+) -> list[Revisions]:
+    """Every change that counts replaced by another one of the plan before."""
     symmetric = case.instances.problem.symmetric
     found = []
-    for layer, (before, after) in enumerate(itertools.pairwise(plans.tours)):
+    for mask, (before, after) in zip(counted, itertools.pairwise(plans.tours), strict=True):
+        other = np.where(mask[:, None], change(before, after, case), before)
+        found.append(plan_revisions(np.stack([before, other]), case.instances.weights, undirected=symmetric))
+    return found
+
+
+def _nearest_step(before: np.ndarray, after: np.ndarray, case: _Case) -> np.ndarray:
+    return nearest_next(before, after, case.instances.weights, case.step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rewired:
+    """A random plan, as far away from the plan before as the one after it; the plan before where none was drawn."""
+
+    draws: int
+    rng: np.random.Generator
+
+    def __call__(self, before: np.ndarray, after: np.ndarray, case: _Case) -> np.ndarray:
+        symmetric = case.instances.problem.symmetric
         target = _exchanged(before, after, symmetric)
         other = before.copy()
         waiting = target > 0
-        for draw in range(draws):
-            proposal = _shaken(before, case.step + 1, 1 + draw % 4, rng)
+        for draw in range(self.draws):
+            proposal = _shaken(before, case.step + 1, 1 + draw % 4, self.rng)
             fits = waiting & (_exchanged(before, proposal, symmetric) == target)
             other[fits] = proposal[fits]
             waiting &= ~fits
-        found.append(_revisions(_Plans(np.stack([before, other]), plans.sure[[layer, layer]]), case))
-    return found
+        return other
+
+
+def nearest_next(
+    before: Int64[np.ndarray, "instance n"],
+    after: Int64[np.ndarray, "instance n"],
+    weights: Integer[np.ndarray, "instance n n"],
+    known: int,
+) -> Int64[np.ndarray, "instance n"]:
+    """The plan before, turned round so that the nearest city comes to the first place that changed, no sooner than
+    behind the `known` first places and one more."""
+    rows, places = np.arange(len(before))[:, None], np.arange(before.shape[1])
+    first = np.maximum((before != after).argmax(axis=1), known + 1)[:, None]
+    distance = weights[rows, before[rows, first - 1], before].astype(np.float64)
+    nearest = np.where(places >= first, distance, np.inf).argmin(axis=1)[:, None]
+    inside = (places >= first) & (places <= nearest)
+    return np.take_along_axis(before, np.where(inside, first + nearest - places, places), axis=1)
 
 
 def _exchanged(
@@ -398,6 +451,6 @@ LINES.add(
             "standard": RevisionSettings(2500, 2000, 8),
             "full": RevisionSettings(6000, 5000, 20),
         },
-        version=3,
+        version=4,
     ),
 )

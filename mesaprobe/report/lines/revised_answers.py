@@ -49,10 +49,10 @@ REVISED_ANSWERS = Section(
     "revised-answers",
     "Revised answers",
     "Whether an answer that a later layer bettered comes back when that layer's update is taken away at the answering "
-    "token, more often than when another state's update of the same length is.",
-    "Every residual network sharpens its answer with depth: a scorer of local features, which compares no plans, shows "
-    "this as clearly as a network trained on optimal tours. That a revision has a place does not show that "
-    "alternatives were compared. It is one of three parts of E10.",
+    "token, more often than when another state's update of the same length is, and than an answer that it worsened.",
+    "Every residual network sharpens its answer with depth, a scorer of local features as well as a network trained on "
+    "optimal tours; only flips for the better that have a firmer place than flips for the worse count. That a revision "
+    "has a place does not show that alternatives were compared. It is one of three parts of E10.",
     line_summary("E10b"),
     Figures("E10b", ("kinds", "reverted_better", "reverted_worse", "events"), revised_answers_section, line="E10b"),
 )

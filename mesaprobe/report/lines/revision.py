@@ -49,8 +49,8 @@ def costs_figure(arrays: dict[str, np.ndarray]) -> go.Figure:
 REVISION = Section(
     "revision",
     "Revision: the decoded plan from layer to layer",
-    "Whether a plan that is decoded after one layer is replaced by a cheaper one after the next, more often than by a "
-    "dearer one, and more than with probe noise, random rewiring and random-init twins.",
+    "Whether a whole tour that is decoded after a layer is replaced by a cheaper one after the next, more often than "
+    "by a dearer one, and more than with probe noise, random rewiring, a walking rule's step and random-init twins.",
     "Any residual network sharpens its answer with depth. Falling costs are what revising a plan would give, never "
     "proof of it; a plan that is whole after the first layer is not seen to be revised.",
     line_summary("E10a"),
