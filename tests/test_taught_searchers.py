@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.linear_model import Ridge
 
 from mesaprobe.errors import UserError
 from mesaprobe.instruments.activations import residual_sites
@@ -218,6 +220,26 @@ def test_a_refiner_that_prices_by_cost_runs_two_opt() -> None:
     held = torch.stack([seen[hook][:, N + 1].unflatten(1, (N, N)).argmax(2) for hook in hooks]).numpy()
     same = [tour_costs(weights, held[loop]) == tour_costs(weights, states[loop + 1]) for loop in range(5)]
     assert np.mean(same) > 0.95  # equals may be broken otherwise
+
+
+def test_a_linear_lens_reads_the_supervised_tour_after_every_loop_of_the_zoos_two_opt() -> None:
+    """Probes fitted on half of the instances, plans decoded on the other half: the tour that best improvement holds
+    after as many moves, or one that costs as much where two moves gain alike."""
+    weights, _, features = drawn(1200, n=8)
+    subject, loops = load(ZOO_FOLDER / "trained" / "two_opt-loop"), 8
+    prefixes = torch.zeros(len(weights), 1, dtype=torch.long)
+    hooks = [f"blocks.{loop}.hook_resid_post" for loop in range(loops)]
+    seen = subject.activations(features, prefixes, hooks)
+    starts = first_tours(prefixes, 8)[:, 0].numpy()
+    taught = Tours("two_opt", "cheapest", loops).taught(weights.astype(np.int64), starts, np.full(1200, 1), loops)
+    shares = []
+    for hook, tours in zip(hooks, taught[1:], strict=True):
+        stream, places = seen[hook][:, -1].numpy(), np.eye(8)[tours].reshape(1200, -1)
+        scores = Ridge(1.0).fit(stream[:600], places[:600]).predict(stream[600:]).reshape(-1, 8, 8)
+        read = np.stack([linear_sum_assignment(-table)[1] for table in scores])
+        shares.append((tour_costs(weights[600:], read) == tour_costs(weights[600:], tours[600:])).mean())
+    print(f"lens plan equals the supervised tour: {np.round(shares, 3).tolist()} by loop, {np.mean(shares):.3f} in all")  # noqa: T201
+    assert min(shares) > 0.9
 
 
 def test_a_refiner_is_looked_into_like_any_other_network() -> None:

@@ -10,7 +10,7 @@ Blind spots: a network that compares whole tours inside one softmax keeps no tra
 sharpness), and a hidden layer with one unit a tour needs more samples than units before a linear probe can read it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,14 +89,13 @@ def plans(subject: Subject, settings: PlanSettings, seed: int) -> LineResult:
             details={"left_open": left_open},
         )
     answers = {name: task for name, task in tasks.items() if name in (REJECTED, CHOSEN)}
-    seen = _views(subject, states, settings)
-    own = _read_all(seen, tasks, seed)
-    shown, twins = [_at_best(seen, own)], []
+    own, best = _read_all(_views(subject, states, settings), tasks, seed)
+    shown, twins = [best], []
     for twin in range(settings.random_twins):
-        seen = _views(subject.random_twin(seed + 1 + twin), states, settings)
-        twins.append(_read_all(seen, answers, seed))
-        shown.append(_at_best(seen, twins[-1]))
-    raw = _read_all(_raw_views(states), answers, seed)
+        of_twin, best = _read_all(_views(subject.random_twin(seed + 1 + twin), states, settings), answers, seed)
+        twins.append(of_twin)
+        shown.append(best)
+    raw, _ = _read_all(_raw_views(states), answers, seed)
     arms = {name: _arms(name, own, twins, raw) for name in answers}
     found = conclude(arms, REJECTED, seed, permutations=settings.permutations, resamples=settings.resamples)
     by_view = [
@@ -111,22 +110,22 @@ def plans(subject: Subject, settings: PlanSettings, seed: int) -> LineResult:
     return line_result(found, REJECTED, details, arrays, settings.largest_detectable)
 
 
-def _views(network: Subject, states: Mapping[str, PlanStates], settings: PlanSettings) -> list[Tokens]:
+def _views(network: Subject, states: Mapping[str, PlanStates], settings: PlanSettings) -> Iterator[Tokens]:
+    """One after the other: at budget full each takes a gigabyte."""
     problem, steps = network.problem, states["probe"].steps
     (decode, city), hidden = stream_sites(network), mlp_sites(network)
-    found = [decode_tokens(network, states, steps, decode, settings.components)]
+    yield decode_tokens(network, states, steps, decode, settings.components)
     if hidden:
-        found.append(decode_tokens(network, states, steps, hidden, settings.components, view="hidden"))
+        yield decode_tokens(network, states, steps, hidden, settings.components, view="hidden")
     pairs = city_pairs(problem.n, problem.symmetric)
-    cities = city_tokens(network, states, city)
-    return [*found, pair_tokens([site.hook for site in city], cities, pairs, problem.symmetric)]
+    yield pair_tokens([site.hook for site in city], city_tokens(network, states, city), pairs, problem.symmetric)
 
 
-def _raw_views(states: Mapping[str, PlanStates]) -> list[Tokens]:
+def _raw_views(states: Mapping[str, PlanStates]) -> Iterator[Tokens]:
     problem = states["probe"].instances.problem
     pairs = city_pairs(problem.n, problem.symmetric)
-    cities = pair_tokens(["input"], raw_cities(states), pairs, problem.symmetric)
-    return [raw_states(states, states["probe"].steps), cities]
+    yield raw_states(states, states["probe"].steps)
+    yield pair_tokens(["input"], raw_cities(states), pairs, problem.symmetric)
 
 
 def _tasks(questions: Mapping[str, PlanQuestions], seed: int) -> dict[str, Task]:
@@ -142,12 +141,6 @@ def _tasks(questions: Mapping[str, PlanQuestions], seed: int) -> dict[str, Task]
     return {name: task for name, task in found.items() if task is not None}
 
 
-def _at_best(views: Sequence[Tokens], readings: Mapping[str, Mapping[str, Reading]]) -> Tokens:
-    """The view and the site that tell most of the rejected completion."""
-    best = best_reading([part[REJECTED] for part in readings.values()])
-    return next(tokens for tokens in views if tokens.view == best.view).at(best.site)
-
-
 def _joint_rejected(
     questions: Mapping[str, PlanQuestions], shown: Sequence[Tokens], states: PlanStates, seed: int
 ) -> dict[str, Any] | None:
@@ -156,7 +149,7 @@ def _joint_rejected(
     task = residual_task(REJECTED, asked, seed)
     if task is None:
         return None
-    views = [_read_all([tokens], {REJECTED: task}, seed) for tokens in shown]
+    views = [_read_all([tokens], {REJECTED: task}, seed)[0] for tokens in shown]
     own, *twins = [next(iter(part.values()))[REJECTED] for part in views]
     return joint_summary(own, twins, states, states.rivals, seed)
 
@@ -176,13 +169,17 @@ def _left_open(task: Task) -> float:
     return float((task.test_residuals**2).mean() / task.test.answers.var())
 
 
-def _read_all(views: Sequence[Tokens], tasks: Mapping[str, Task], seed: int) -> dict[str, dict[str, Reading]]:
-    """By view and task."""
-    found = {}
+def _read_all(
+    views: Iterable[Tokens], tasks: Mapping[str, Task], seed: int
+) -> tuple[dict[str, dict[str, Reading]], Tokens]:
+    """Readings by view and task, and the view and site alone that tell most of the rejected completion."""
+    found, shown = {}, {}
     for tokens in views:
         own = {name: task.by_slot() if tokens.view == "pair" else task for name, task in tasks.items()}
         found[tokens.view] = read(tokens, own, list(own), seed)
-    return found
+        shown[tokens.view] = tokens.at(found[tokens.view][REJECTED].site)
+        del tokens  # before the next view is made
+    return found, shown[best_reading([part[REJECTED] for part in found.values()]).view]
 
 
 def _arms(

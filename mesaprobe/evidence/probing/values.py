@@ -92,6 +92,7 @@ def values(subject: Subject, settings: ValueSettings, seed: int) -> LineResult:
         seen_of_twin = views(subject.random_twin(seed + 1 + twin))
         twins.append(_read_all(seen_of_twin, {**tasks["answer"], **sanity}, seed))
         shown.append([condition.shown(seen_of_twin) for condition in nested])
+        del seen_of_twin  # before the next one's is made
     raw_city = single_tokens(["input"], raw_cities(states), settings.components)
     raw_views = {"decode": raw_states(states, decisions), "city": raw_city}
     raw = _read_all(raw_views, tasks["answer"], seed)
