@@ -34,16 +34,16 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Integer
-from scipy.optimize import linear_sum_assignment
 
 from mesaprobe.evidence.probing.findings import outlier_p
-from mesaprobe.evidence.probing.plan_targets import city_pairs, used_pairs
+from mesaprobe.evidence.probing.plan_codes import CODES, Case, Code, Plans
+from mesaprobe.evidence.probing.plan_targets import used_pairs
 from mesaprobe.evidence.probing.states import follow
 from mesaprobe.evidence.probing.tokens import stream_sites
 from mesaprobe.evidence.protocol import draw_set
 from mesaprobe.evidence.result import LINES, Line, LineResult
 from mesaprobe.instruments.activations import Site, collect
-from mesaprobe.instruments.lens import Revisions, greedy_plans, plan_revisions
+from mesaprobe.instruments.lens import Revisions, plan_revisions
 from mesaprobe.instruments.probes import ridge_sweep
 from mesaprobe.labels.values import decision_steps
 from mesaprobe.models.subject import Subject
@@ -52,8 +52,6 @@ from mesaprobe.statistics import bootstrap_of_sums, minimum_detectable_effect, s
 
 ID, NAME = "E10a", "revision: the decoded plan gets cheaper from layer to layer"
 FOLDS = 3
-SURE = 0.5
-"""Score from which the lens holds an edge to be in the plan: more likely than not."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +68,6 @@ class RevisionSettings:
     """Changes of cost, over all layers and instances, below which there is nothing to judge."""
     resamples: int = 2000
     flips: int = 999
-
-
-@dataclass(frozen=True, eq=False)
-class _Case:
-    """The first decision of each instance, and the network's own tour from there."""
-
-    instances: Instances
-    tours: Int64[np.ndarray, "batch n"]
-    step: int
-
-    @property
-    def symmetric(self) -> bool:
-        return self.instances.problem.symmetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,92 +88,17 @@ class _Balance:
         return self.net / max(self.all.sum(), 1.0)
 
 
-class _Code(Protocol):
-    """How a stream may hold a plan."""
-
-    @property
-    def name(self) -> str: ...
-
-    def labels(self, case: _Case) -> Float64[np.ndarray, "batch label"]:
-        """What probes are fitted to: the network's own completion."""
-
-    def plans(self, scores: Float64[np.ndarray, "layer instance label"], case: _Case) -> "_Plans":
-        """The tours that the probes' answers amount to."""
-
-
-@dataclass(frozen=True)
-class _Edges:
-    """One number for every pair of cities."""
-
-    name: str = "edges"
-
-    def labels(self, case: _Case) -> np.ndarray:
-        return used_pairs(case.tours, case.step, case.symmetric).astype(np.float64)
-
-    def plans(self, scores: np.ndarray, case: _Case) -> "_Plans":
-        n = case.tours.shape[1]
-        left, right = city_pairs(n, case.symmetric).T
-        table = np.zeros((*scores.shape[:2], 1, n, n))
-        table[:, :, 0, left, right] = scores
-        if case.symmetric:
-            table[:, :, 0, right, left] = scores
-        return _Plans(greedy_plans(table, case.tours, np.array([case.step]))[:, :, 0], scores >= SURE)
-
-
-@dataclass(frozen=True)
-class _Places:
-    """One number for every city in every place behind the prefix."""
-
-    name: str = "places"
-
-    def labels(self, case: _Case) -> np.ndarray:
-        later = case.tours[:, case.step + 1 :]
-        return (later[..., None] == np.arange(case.tours.shape[1])).reshape(len(later), -1).astype(np.float64)
-
-    def plans(self, scores: np.ndarray, case: _Case) -> "_Plans":
-        batch, n = case.tours.shape
-        known = case.step + 1
-        table = scores.reshape(*scores.shape[:2], n - known, n)
-        places = np.arange(n - known)
-        tours = np.broadcast_to(case.tours, (len(table), batch, n)).copy()
-        for instance in range(batch):
-            free = np.sort(case.tours[instance, known:])
-            for layer in range(len(table)):
-                _, column = linear_sum_assignment(table[layer, instance][:, free], maximize=True)
-                tours[layer, instance, known + places] = free[column]
-        held = np.zeros((*table.shape[:2], n, n), dtype=np.bool_)
-        held[:, :, known:] = table >= SURE
-        held[:, np.arange(batch)[:, None], np.arange(known), case.tours[:, :known]] = True
-        joined = np.einsum("libu,libv->liuv", held.astype(np.int64), np.roll(held, -1, axis=2).astype(np.int64)) > 0
-        if case.symmetric:
-            joined |= joined.swapaxes(2, 3)
-        left, right = city_pairs(n, case.symmetric).T
-        return _Plans(tours, joined[:, :, left, right])
-
-
-CODES: tuple[_Code, ...] = (_Edges(), _Places())
-"""The first one among equals."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Plans:
-    """A whole tour decoded from each layer, and the pairs of cities that the layer's lens is sure of."""
-
-    tours: Int64[np.ndarray, "layer instance n"]
-    sure: Bool[np.ndarray, "layer instance pair"]
-
-
 @dataclass(frozen=True, eq=False)
 class _Halves:
     """Plans by the probes of either half of the lens set."""
 
-    first: _Plans
-    second: _Plans
+    first: Plans
+    second: Plans
 
-    def of_layer(self, layer: int) -> _Plans:
+    def of_layer(self, layer: int) -> Plans:
         """Both plans of one layer, one after the other."""
         both = (self.first, self.second)
-        return _Plans(np.stack([p.tours[layer] for p in both]), np.stack([p.sure[layer] for p in both]))
+        return Plans(np.stack([p.tours[layer] for p in both]), np.stack([p.sure[layer] for p in both]))
 
 
 def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineResult:
@@ -227,28 +137,28 @@ def revision(subject: Subject, settings: RevisionSettings, seed: int) -> LineRes
     return replace(found, details={**found.details, "code": code.name, "edges_read": readable})
 
 
-def _observe(subject: Subject, instances: Instances) -> _Case:
+def _observe(subject: Subject, instances: Instances) -> Case:
     features = torch.from_numpy(instances.features)
     start = np.zeros((len(features), 1), dtype=np.int64)
-    return _Case(
+    return Case(
         instances,
         follow(subject, features, start, instances.problem.n).tours,
         decision_steps(instances.problem).start,
     )
 
 
-def _tokens(network: Subject, sites: list[Site], case: _Case) -> Float[np.ndarray, "site instance d"]:
+def _tokens(network: Subject, sites: list[Site], case: Case) -> Float[np.ndarray, "site instance d"]:
     steps = slice(case.step, case.step + 1)
     features = torch.from_numpy(case.instances.features)
     return collect(network, features, torch.from_numpy(case.tours), steps, sites, dtype=np.float32).samples
 
 
-def _best_code(subject: Subject, last: Site, lens: _Case) -> tuple[_Code, dict[str, float]]:
+def _best_code(subject: Subject, last: Site, lens: Case) -> tuple[Code, dict[str, float]]:
     """The code by which most edges of the network's own completion are read from its last layer, by probes of one half
     of the lens set on the other; and those shares, by code."""
     tokens = _tokens(subject, [last], lens)
     half, fold = np.arange(len(lens.tours)) % 2, np.arange(len(lens.tours)) // 2 % FOLDS
-    shown = _Case(lens.instances[half == 1], lens.tours[half == 1], lens.step)
+    shown = Case(lens.instances[half == 1], lens.tours[half == 1], lens.step)
     own = used_pairs(shown.tours, shown.step, shown.symmetric)
     shares = {}
     for code in CODES:
@@ -258,7 +168,7 @@ def _best_code(subject: Subject, last: Site, lens: _Case) -> tuple[_Code, dict[s
     return max(CODES, key=lambda code: shares[code.name]), shares
 
 
-def _decoded(network: Subject, sites: list[Site], code: _Code, lens: _Case, test: _Case) -> tuple[_Plans, _Halves]:
+def _decoded(network: Subject, sites: list[Site], code: Code, lens: Case, test: Case) -> tuple[Plans, _Halves]:
     """Plans by probes fitted to all of the lens set, and to each half of it."""
     fit, shown = _tokens(network, sites, lens), _tokens(network, sites, test)
     labels, fold = code.labels(lens), np.arange(len(lens.tours)) % FOLDS
@@ -283,7 +193,7 @@ def _scores(
     return scores
 
 
-def _revisions(plans: _Plans, case: _Case) -> Revisions:
+def _revisions(plans: Plans, case: Case) -> Revisions:
     """Changes of the plan from one whole candidate to another."""
     symmetric = case.instances.problem.symmetric
     found = plan_revisions(plans.tours, case.instances.weights, undirected=symmetric)
@@ -303,12 +213,12 @@ class _Change(Protocol):
     """Another plan in place of the one after a change."""
 
     def __call__(
-        self, before: Int64[np.ndarray, "instance n"], after: Int64[np.ndarray, "instance n"], case: _Case
+        self, before: Int64[np.ndarray, "instance n"], after: Int64[np.ndarray, "instance n"], case: Case
     ) -> Int64[np.ndarray, "instance n"]: ...
 
 
 def _replaced(
-    plans: _Plans, case: _Case, counted: Bool[np.ndarray, "change instance"], change: _Change
+    plans: Plans, case: Case, counted: Bool[np.ndarray, "change instance"], change: _Change
 ) -> list[Revisions]:
     """Every change that counts replaced by another one of the plan before."""
     symmetric = case.instances.problem.symmetric
@@ -319,7 +229,7 @@ def _replaced(
     return found
 
 
-def _nearest_step(before: np.ndarray, after: np.ndarray, case: _Case) -> np.ndarray:
+def _nearest_step(before: np.ndarray, after: np.ndarray, case: Case) -> np.ndarray:
     return nearest_next(before, after, case.instances.weights, case.step)
 
 
@@ -330,7 +240,7 @@ class _Rewired:
     draws: int
     rng: np.random.Generator
 
-    def __call__(self, before: np.ndarray, after: np.ndarray, case: _Case) -> np.ndarray:
+    def __call__(self, before: np.ndarray, after: np.ndarray, case: Case) -> np.ndarray:
         symmetric = case.instances.problem.symmetric
         target = _exchanged(before, after, symmetric)
         other = before.copy()
