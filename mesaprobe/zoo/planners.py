@@ -6,7 +6,8 @@ construction, and the certificate checks it on the weights that are kept.
 
 The same shells as negatives (amendment 6), taught by walking rules: there the costs beyond the next arc have to say
 nothing, or nothing but the next city's distance from city 0, and a rule that needs no comparison is all that is left.
-(The tree never sees that distance, so it can't be taught the second rule.)
+(The tree never sees that distance, so it can't be taught the second rule. The iteration network could hold it, but
+stays at 87 % agreement, after 3000 steps, too.)
 """
 
 import numpy as np
@@ -121,7 +122,7 @@ for _teacher, _shell, _shape, _rate, _attempts, _words in (
         "value_iteration_network",
         ITERATION,
         5e-3,
-        (1500, 6000),
+        (1500,),
         "the unvisited city with the largest saving against two trips from city 0",
     ),
 ):
