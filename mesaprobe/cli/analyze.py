@@ -26,7 +26,7 @@ class AnalyzeArguments:
     reuse: bool = False
     """Leave a finished analysis of the same weights, budget, lines and seed as it is."""
     demo: bool = False
-    """Analyse a network that the package makes itself, a compiled searcher; needs no clone and no training."""
+    """Analyse a network that ships with the package, looped 2-opt; needs no clone and no training."""
 
 
 def analyze(words: list[str]) -> None:

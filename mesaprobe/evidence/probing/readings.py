@@ -144,16 +144,17 @@ def _read_together(tokens: Tokens, tasks: Sequence[Task], beside: bool, seed: in
     fold = instance_folds(groups, PROBE_FOLDS, np.random.default_rng([seed, 6]))
     columns = np.concatenate([task.probe.table(task.probe_residuals) for task in tasks], axis=1)
     live = np.ptp(columns, axis=0) > 0
-    shown = [tokens.probe, tokens.test]
-    if beside:
-        known = [np.concatenate([task.known(part) for task in tasks], axis=1) for part in PARTS]
-        shown = [
-            np.concatenate([side, np.broadcast_to(table, (len(side), *table.shape))], axis=2)
-            for side, table in zip(shown, known, strict=True)
-        ]
-    sweep = ridge_sweep(shown[0], columns[:, live], fold, groups=groups)
-    assert sweep.predictions is not None
-    sides = [sweep.predictions, sweep.probes.predict(shown[1])]
+    known = [np.concatenate([task.known(part) for task in tasks], axis=1) for part in PARTS] if beside else None
+    guessed: list[list[np.ndarray]] = [[], []]
+    for site in range(len(tokens.sites)):  # one at a time: what stands beside the activations is copied with them
+        shown = [side[site : site + 1] for side in (tokens.probe, tokens.test)]
+        if known is not None:
+            shown = [np.concatenate([side, table[None]], axis=2) for side, table in zip(shown, known, strict=True)]
+        sweep = ridge_sweep(shown[0], columns[:, live], fold, groups=groups)
+        assert sweep.predictions is not None
+        guessed[0].append(sweep.predictions[0])
+        guessed[1].append(sweep.probes.predict(shown[1])[0])
+    sides = [np.stack(part) for part in guessed]
     ends = np.cumsum([task.probe.asked.shape[1] for task in tasks])
     found = []
     for task, start, stop in zip(tasks, [0, *ends[:-1]], ends, strict=True):
