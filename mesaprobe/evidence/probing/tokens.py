@@ -115,13 +115,15 @@ def pair_tokens(
     """
     instances = {name: part.shape[1] for name, part in values.items()}
     probe, test = narrowed(as_samples(values["probe"]), as_samples(values["test"]), LINEAR)
+    mean, scale = probe.mean(axis=1), np.maximum(probe.std(axis=1), 1e-9)
     sides = []
     for name, side in (("probe", probe), ("test", test)):
-        scale = np.maximum(probe.std(axis=1, keepdims=True), 1e-9)
-        tokens = ((side - probe.mean(axis=1, keepdims=True)) / scale).reshape(
-            len(side), instances[name], -1, side.shape[2]
-        )
-        sides.append(as_samples(_pair_features(tokens[:, :, pairs[:, 0]], tokens[:, :, pairs[:, 1]], symmetric)))
+        found = []
+        for site, tokens in enumerate(side):  # one at a time: the products of all would be several times as large
+            scaled = ((tokens - mean[site]) / scale[site]).reshape(instances[name], -1, tokens.shape[1])
+            features = _pair_features(scaled[:, pairs[:, 0]], scaled[:, pairs[:, 1]], symmetric)
+            found.append(features.reshape(-1, features.shape[-1]))
+        sides.append(np.stack(found))
     return Tokens("pair", tuple(sites), *sides)
 
 
