@@ -17,6 +17,7 @@ from mesaprobe.solvers.algorithms import ALGORITHMS, HEUR_V1
 from mesaprobe.solvers.known_rules import known_rules, leaving_out, left_out
 from mesaprobe.zoo.catalogue import select
 from mesaprobe.zoo.members import FAMILIES, OWN_ALGORITHMS
+from mesaprobe.zoo.records import read_records, records_folder
 
 PROBLEM = make_problem(ProblemConfig(n=8))
 
@@ -94,3 +95,10 @@ def test_the_zoo_names_algorithms_of_the_library_only() -> None:
     rules = {family for family in FAMILIES["heuristic"] if family in ALGORITHMS}
     assert rules <= set(OWN_ALGORITHMS), "every rule by its own name forgets itself"
     assert select(["savings-loop"])[0].family in OWN_ALGORITHMS
+
+
+def test_shipped_records_hold_every_line_without_the_own_algorithms_that_they_hold_with_them() -> None:
+    """Where some were missing, a member would be judged on less than it was fitted with, and nothing would say so."""
+    for record in read_records(records_folder(), "quick"):
+        if record.unaided:
+            assert set(record.unaided) == set(record.lines), record.name

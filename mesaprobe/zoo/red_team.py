@@ -30,7 +30,8 @@ it: by the zoo without that family R1 scores +2.53, p under heuristic .071, and 
 
 What helped: E7c now also lengthens a unit's later edges *in the input* and asks that the option's lead goes with them
 (`arrival`). R1's E7c is then -.16 (-.57 to .23) with p = .76, G4 fails, and the word is no longer SEARCH; enumerators
-keep .73 to .90 with p = .005. What else would: E9 should use the sign of the effect, since R1's superstition is dealt
+keep .73 to .90 with p = .005. E10b is now held against flips for the worse, which revert as well: .02 (p = .41), and R1
+leans nowhere. What else would: E9 should use the sign of the effect, since R1's superstition is dealt
 at random, and E1 should rank what fits well, not what fits no worse: R1 is not *like* any search.
 
 R2, score -0.87; -1.13 as the error table sees it, without its family and without the algorithms of look-ahead (nearest
