@@ -8,7 +8,8 @@ the one is taken by which more of the completion's edges are read from the last 
 probes have not seen. A change of the plan from one layer to the next counts if it changes the cost and both plans are
 whole candidates: the lens of either layer is sure (`plan_codes.SURE`) of every edge of its plan. One candidate is given
 up for another, as search does (S5 of method.md section 1). To fill in what was open yet is no revision, and neither is
-it to open an edge in order to insert a city into a part of a tour; rules that assemble their tours do either at every step. Of these,
+it to open an edge in order to insert a city into a part of a tour; rules that assemble their tours do either at every
+step. Of these,
 
     E10a = (share that lowers the cost - share that raises it) - max{the same for every null, 0}
 
